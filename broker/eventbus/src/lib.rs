@@ -1,0 +1,1 @@
+//! The EventBus: an MQTT front with a durable store over rumqttd's Router.

@@ -1,0 +1,1 @@
+//! `edgebus node`: parent and supervisor of the broker and every unit.

@@ -1,0 +1,1 @@
+//! Device twins: desired and reported state, assignment to mappers, $hw topics.

@@ -1,0 +1,2 @@
+//! The multicall executable.
+fn main() {}

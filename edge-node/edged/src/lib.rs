@@ -1,0 +1,1 @@
+//! The light kubelet: the node's own status and heartbeat.

@@ -1,0 +1,1 @@
+//! The edge end of the cloud link.

@@ -1,0 +1,1 @@
+//! The Modbus mapper: TCP and RTU.

@@ -1,0 +1,1 @@
+//! The virtual mapper: devices that exist only in memory.

@@ -1,0 +1,1 @@
+//! Kubernetes-side types: Device, DeviceModel, DeviceStatus, their CRDs, and sealing.

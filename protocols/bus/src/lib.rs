@@ -1,0 +1,1 @@
+//! The bus contract: topics, payloads, roles, limits.

@@ -1,0 +1,1 @@
+//! KubeEdge $hw topics and payloads, to and from bus types.

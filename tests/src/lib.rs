@@ -1,0 +1,1 @@
+//! Harness, stories, architecture test and benchmarks.
