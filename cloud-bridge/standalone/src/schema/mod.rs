@@ -1,0 +1,1 @@
+//! Schemas of built-in kinds and of custom resources.
