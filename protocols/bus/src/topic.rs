@@ -234,7 +234,7 @@ topics! {
     DevWant { m: Name, ns: Name, name: Name } = "dev" / m / ns / name / "want";
     "payload::Want", Always, Sync, qos 1, &[DeviceTwin] => &[Mapper];
 
-    /// An actuator write that has begun and cannot be read back: survives a crash of the mapper.
+    /// Which generations the mapper has acted on, so that its restart repeats no write.
     DevMark { m: Name, ns: Name, name: Name } = "dev" / m / ns / name / "mark";
     "payload::Mark", Always, Sync, qos 1, &[Mapper] => &[Mapper];
 

@@ -158,11 +158,23 @@ pub struct Wanted {
     pub r#gen: Gen,
 }
 
-/// `dev/{m}/{ns}/{name}/mark`: writes begun and not yet reported.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// `dev/{m}/{ns}/{name}/mark`: the mapper's only memory, so that a restart repeats no write.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Mark {
-    /// By property, the generation being written.
-    pub props: Props<Gen>,
+    /// uid of the Device it was said of: another uid starts anew.
+    #[serde(default)]
+    pub uid: String,
+    /// By property.
+    pub props: Props<Marked>,
+}
+
+/// How far the mapper is with a property's generation.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Marked {
+    /// The generation.
+    pub r#gen: Gen,
+    /// False: a write that cannot be read back has begun. True: acted on and reported.
+    pub done: bool,
 }
 
 /// What came of a write.
