@@ -1,1 +1,3 @@
 //! The EventBus: an MQTT front with a durable store over rumqttd's Router.
+
+pub mod codec;
