@@ -1,3 +1,4 @@
 //! The EventBus: an MQTT front with a durable store over rumqttd's Router.
 
 pub mod codec;
+pub mod router;
