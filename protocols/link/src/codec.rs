@@ -266,7 +266,10 @@ fn put_text(
 
 /// Reasons are for people: one that is too long is cut, not refused.
 fn put_why(out: &mut BytesMut, why: &str) -> Result<(), CodecError> {
-    let end = why.floor_char_boundary(limits::TEXT_BYTES);
+    let mut end = why.len().min(limits::TEXT_BYTES);
+    while !why.is_char_boundary(end) {
+        end -= 1;
+    }
     put_text(out, "why", &why[..end], limits::TEXT_BYTES)
 }
 
@@ -357,12 +360,14 @@ fn write_frame(frame: &Frame, out: &mut BytesMut) -> Result<(), CodecError> {
         }
         Frame::Manifest {
             kind,
+            part,
             complete,
             last,
             entries,
         } => {
             head(out, 7);
             put_kind(out, kind)?;
+            out.put_u32(*part);
             out.put_u8(u8::from(*complete));
             out.put_u8(u8::from(*last));
             put_count(out, "entries", entries.len(), limits::LIST_ITEMS)?;
@@ -494,6 +499,7 @@ fn read_frame(kind: u8, f: &mut Fields) -> Result<Frame, CodecError> {
         },
         7 => {
             let kind = f.kind()?;
+            let part = f.u32("part")?;
             let (complete, last) = (f.bool("complete")?, f.bool("last")?);
             let count = f.count("entries", limits::LIST_ITEMS)?;
             let mut entries = Vec::new();
@@ -506,6 +512,7 @@ fn read_frame(kind: u8, f: &mut Fields) -> Result<Frame, CodecError> {
             }
             Frame::Manifest {
                 kind,
+                part,
                 complete,
                 last,
                 entries,

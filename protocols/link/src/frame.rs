@@ -188,9 +188,10 @@ pub enum Frame {
         why: String,
         permanent: bool,
     },
-    /// What the sender wants of a kind, in chunks. Only `complete` lists imply deletions.
+    /// What the sender wants of a kind, in chunks numbered from 0. Only `complete` lists imply deletions.
     Manifest {
         kind: Kind,
+        part: u32,
         complete: bool,
         last: bool,
         entries: Vec<Entry>,

@@ -18,6 +18,8 @@ mod digest;
 mod enrol;
 mod events;
 mod frame;
+mod item;
+mod kind_state;
 mod lane;
 mod receiver;
 mod sender;
@@ -30,7 +32,8 @@ pub use enrol::{
 };
 pub use events::{EventSender, Sequenced};
 pub use frame::{Code, Entry, Frame, Hello, Kind, KindError, PROTO, Put, limits};
+pub use item::{Item, TooLarge};
 pub use lane::{Budget, Budgets, Lane};
 pub use receiver::{Effect, Receiver, Ticket};
-pub use sender::{Item, Outcome, Sender, TooLarge};
+pub use sender::{Outcome, Sender};
 pub use session::{Act, Ident, Session, Timing};

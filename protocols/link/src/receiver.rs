@@ -54,6 +54,10 @@ struct KindState {
     pending: usize,
     same: Option<Digest>,
     listing: BTreeMap<Arc<str>, (String, Hash)>,
+    /// The part of a manifest that comes next.
+    next_part: u32,
+    /// Numbers ascend within a kind: an older one was seen before.
+    last_seq: u64,
 }
 
 impl KindState {
@@ -172,6 +176,8 @@ impl Receiver {
             state.pending = 0;
             state.same = None;
             state.listing.clear();
+            state.next_part = 0;
+            state.last_seq = 0;
         }
     }
 
@@ -190,6 +196,9 @@ impl Receiver {
                 Err(why) => vec![Effect::Broken { why }],
             };
         }
+        if self.is_repeat(&put.kind, put.seq) {
+            return Vec::new();
+        }
         let (kind, topic) = (put.kind.clone(), Arc::from(put.topic.as_str()));
         self.work(kind, topic, Work::Put(put))
     }
@@ -199,6 +208,9 @@ impl Receiver {
             let why =
                 format!("more than {WAITING_MAX} frames without waiting for their acknowledgement");
             return vec![Effect::Broken { why }];
+        }
+        if self.is_repeat(&kind, seq) {
+            return Vec::new();
         }
         self.work(
             kind,
@@ -214,12 +226,24 @@ impl Receiver {
     pub fn on_manifest(
         &mut self,
         kind: Kind,
+        part: u32,
         complete: bool,
         last: bool,
         entries: Vec<Entry>,
     ) -> Vec<Effect> {
         let state = self.kinds.entry(kind.clone()).or_default();
         state.same = None;
+        if part == 0 {
+            state.listing.clear();
+        } else if part != state.next_part {
+            // A tail taken for a whole list would delete everything before it.
+            let why = format!(
+                "part {part} of the manifest of {kind}, expected {}",
+                state.next_part
+            );
+            return vec![Effect::Broken { why }];
+        }
+        state.next_part = if last { 0 } else { part.saturating_add(1) };
         for entry in entries {
             state
                 .listing
@@ -337,6 +361,14 @@ impl Receiver {
                 .doubt(&pending.topic);
         }
         self.finish(pending.kind, pending.topic, effects)
+    }
+
+    /// The answer to the first one is given or under way.
+    fn is_repeat(&mut self, kind: &Kind, seq: u64) -> bool {
+        let state = self.kinds.entry(kind.clone()).or_default();
+        let repeat = seq <= state.last_seq;
+        state.last_seq = state.last_seq.max(seq);
+        repeat
     }
 
     fn work(&mut self, kind: Kind, topic: Arc<str>, work: Work) -> Vec<Effect> {

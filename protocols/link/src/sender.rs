@@ -8,30 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use thiserror::Error;
 
 use crate::frame::limits;
+use crate::item::check;
+use crate::kind_state::{KindState, Known, Phase, Version, listing};
 use crate::lane::Used;
-use crate::{Budgets, Code, Digest, Entry, Frame, Hash, Kind, Lane, Put};
-
-/// One object as it should be at the other end.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Item {
-    pub uid: String,
-    /// What tells versions apart; see [`Hash`].
-    pub hash: Hash,
-    pub body: Bytes,
-}
-
-/// Why an item cannot travel.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("{topic}: {what} has {size} bytes, allowed are {allowed}")]
-pub struct TooLarge {
-    pub topic: String,
-    pub what: &'static str,
-    pub size: usize,
-    pub allowed: usize,
-}
+use crate::{Budgets, Code, Digest, Frame, Hash, Item, Kind, Lane, Put, TooLarge};
 
 /// How a frame that was in flight ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,106 +42,6 @@ const FIRST_RELIST_MS: u64 = 1_000;
 const LAST_RELIST_MS: u64 = 300_000;
 /// A chunk of a manifest stays well below a frame.
 const CHUNK_BYTES: usize = 128 << 10;
-
-type Version = (String, Hash);
-
-/// What is known of a topic at the other end.
-#[derive(Debug, Clone)]
-struct Known {
-    /// The version that needs no sending: delivered, or refused for good.
-    settled: Version,
-    /// The version that the other end holds, where that is known.
-    held: Option<Version>,
-}
-
-#[derive(Debug)]
-enum Phase {
-    /// Nothing was said about this kind on this connection yet.
-    Idle,
-    /// The manifest is on its way, or its answer is awaited.
-    Listing {
-        entries: Vec<Entry>,
-        next: usize,
-        wanted: BTreeSet<Arc<str>>,
-    },
-    Live,
-}
-
-#[derive(Debug)]
-struct KindState {
-    desired: BTreeMap<Arc<str>, Item>,
-    digest: Digest,
-    complete: bool,
-    phase: Phase,
-    peer: BTreeMap<Arc<str>, Known>,
-    held: Digest,
-    /// Topics in the lane's queue.
-    queued: BTreeSet<Arc<str>>,
-    in_flight: BTreeSet<Arc<str>>,
-    /// When a refused topic may go again, and the delay after that.
-    retry: BTreeMap<Arc<str>, (u64, u64)>,
-    same_sent: bool,
-    relist_at: Option<u64>,
-    relist_delay: u64,
-}
-
-impl KindState {
-    fn new() -> KindState {
-        KindState {
-            desired: BTreeMap::new(),
-            digest: Digest::EMPTY,
-            complete: false,
-            phase: Phase::Idle,
-            peer: BTreeMap::new(),
-            held: Digest::EMPTY,
-            queued: BTreeSet::new(),
-            in_flight: BTreeSet::new(),
-            retry: BTreeMap::new(),
-            same_sent: false,
-            relist_at: None,
-            relist_delay: 0,
-        }
-    }
-
-    fn forget_peer(&mut self) {
-        self.phase = Phase::Idle;
-        self.peer.clear();
-        self.held = Digest::EMPTY;
-        self.queued.clear();
-        self.in_flight.clear();
-        self.retry.clear();
-        self.same_sent = false;
-        self.relist_at = None;
-        self.relist_delay = 0;
-    }
-
-    fn learn(&mut self, topic: &Arc<str>, known: Option<Known>) {
-        if let Some((uid, hash)) = known.as_ref().and_then(|k| k.held.as_ref()) {
-            self.held.add(topic, uid, hash);
-        }
-        let old = match known {
-            Some(known) => self.peer.insert(topic.clone(), known),
-            None => self.peer.remove(topic),
-        };
-        if let Some((uid, hash)) = old.and_then(|k| k.held) {
-            self.held.remove(topic, &uid, &hash);
-        }
-    }
-
-    fn differs(&self, topic: &str) -> bool {
-        match (self.desired.get(topic), self.peer.get(topic)) {
-            (Some(item), Some(known)) => {
-                known.settled.0 != item.uid || known.settled.1 != item.hash
-            }
-            (None, None) => false,
-            _ => true,
-        }
-    }
-
-    fn drained(&self) -> bool {
-        self.queued.is_empty() && self.in_flight.is_empty() && self.retry.is_empty()
-    }
-}
 
 #[derive(Debug)]
 struct Flight {
@@ -282,6 +164,10 @@ impl Sender {
             state.same_sent = false;
         }
         state.complete = complete;
+        if matches!(state.phase, Phase::Listing { part: 0, .. }) {
+            // Nothing of it is said yet: say it with what is known now.
+            state.phase = listing(&state.desired, complete);
+        }
         self.start(kind);
     }
 
@@ -428,6 +314,7 @@ impl Sender {
             entries,
             next,
             wanted,
+            ..
         } = &mut state.phase
         else {
             return;
@@ -542,7 +429,7 @@ impl Sender {
             state.phase = Phase::Live;
             self.queue_all(kind);
         } else {
-            state.phase = listing(&state.desired);
+            state.phase = listing(&state.desired, state.complete);
         }
     }
 
@@ -605,7 +492,7 @@ impl Sender {
                 state.same_sent = false;
                 state.queued.clear();
                 state.retry.clear();
-                state.phase = listing(&state.desired);
+                state.phase = listing(&state.desired, state.complete);
             }
             if state.relist_at.is_some() || !matches!(state.phase, Phase::Live) {
                 continue;
@@ -629,7 +516,13 @@ impl Sender {
         {
             let all_sent = state.drained();
             match &mut state.phase {
-                Phase::Listing { entries, next, .. } if *next < entries.len().max(1) => {
+                Phase::Listing {
+                    entries,
+                    complete,
+                    next,
+                    part,
+                    ..
+                } if *next < entries.len().max(1) => {
                     let rest = &entries[*next..];
                     let mut bytes = 0;
                     let fits = rest.iter().take(limits::LIST_ITEMS).take_while(|e| {
@@ -638,9 +531,11 @@ impl Sender {
                     });
                     let chunk = fits.cloned().collect::<Vec<_>>();
                     *next += chunk.len().max(1);
+                    *part += 1;
                     return Some(Frame::Manifest {
                         kind: kind.clone(),
-                        complete: state.complete,
+                        part: *part - 1,
+                        complete: *complete,
                         last: *next >= entries.len(),
                         entries: chunk,
                     });
@@ -723,40 +618,4 @@ impl Sender {
             return Some(frame);
         }
     }
-}
-
-fn listing(desired: &BTreeMap<Arc<str>, Item>) -> Phase {
-    let entries = desired
-        .iter()
-        .map(|(topic, item)| Entry {
-            topic: topic.to_string(),
-            uid: item.uid.clone(),
-            hash: item.hash,
-        })
-        .collect();
-    Phase::Listing {
-        entries,
-        next: 0,
-        wanted: BTreeSet::new(),
-    }
-}
-
-fn check(topic: &str, item: &Item) -> Result<(), TooLarge> {
-    let body_bytes = limits::FRAME_BYTES - limits::TOPIC_BYTES - limits::UID_BYTES - 256;
-    for (what, size, allowed) in [
-        ("the topic", topic.len(), limits::TOPIC_BYTES),
-        ("the uid", item.uid.len(), limits::UID_BYTES),
-        ("the body", item.body.len(), body_bytes),
-    ] {
-        if size > allowed {
-            let topic = topic.chars().take(120).collect();
-            return Err(TooLarge {
-                topic,
-                what,
-                size,
-                allowed,
-            });
-        }
-    }
-    Ok(())
 }

@@ -412,10 +412,13 @@ impl Session {
             } => self.receiver.on_del(seq, kind, &topic, uid),
             Frame::Manifest {
                 kind,
+                part,
                 complete,
                 last,
                 entries,
-            } => self.receiver.on_manifest(kind, complete, last, entries),
+            } => self
+                .receiver
+                .on_manifest(kind, part, complete, last, entries),
             Frame::Same { kind, digest } => self.receiver.on_same(&kind, digest),
             Frame::Ack { seq } => return self.acked(seq),
             Frame::Nack {
