@@ -295,20 +295,20 @@ impl World {
             }
             Step::Down(pick) => {
                 if let Some(frame) = self.down.pop(*pick) {
-                    self.to_edge(frame);
+                    self.edge_gets(frame);
                 }
             }
             Step::DownTwice(pick) => {
                 if let Some(frame) = self.down.pop(*pick) {
                     if !matches!(frame, Frame::Hello(_)) {
-                        self.to_edge(frame.clone());
+                        self.edge_gets(frame.clone());
                     }
-                    self.to_edge(frame);
+                    self.edge_gets(frame);
                 }
             }
             Step::Up(pick) => {
                 if let Some(frame) = self.up.pop(*pick) {
-                    self.to_cloud(frame);
+                    self.cloud_gets(frame);
                 }
             }
             Step::Bus(count) => (0..*count).for_each(|_| self.bus_commit()),
@@ -370,8 +370,8 @@ impl World {
         self.pump();
         let to_cloud = self.up.greeting().unwrap();
         let to_edge = self.down.greeting().unwrap();
-        self.to_cloud(to_cloud);
-        self.to_edge(to_edge);
+        self.cloud_gets(to_cloud);
+        self.edge_gets(to_edge);
     }
 
     fn cut(&mut self) {
@@ -447,7 +447,7 @@ impl World {
         }
     }
 
-    fn to_edge(&mut self, frame: Frame) {
+    fn edge_gets(&mut self, frame: Frame) {
         let acts = self.edge.on_frame(frame, self.now);
         self.edge_acts(acts);
     }
@@ -498,7 +498,7 @@ impl World {
         }
     }
 
-    fn to_cloud(&mut self, frame: Frame) {
+    fn cloud_gets(&mut self, frame: Frame) {
         let acts = self.cloud.on_frame(frame, self.now);
         self.cloud_acts(acts);
     }
@@ -591,11 +591,11 @@ impl World {
             let mut idle = true;
             while let Some(frame) = self.down.pop(0) {
                 idle = false;
-                self.to_edge(frame);
+                self.edge_gets(frame);
             }
             while let Some(frame) = self.up.pop(0) {
                 idle = false;
-                self.to_cloud(frame);
+                self.cloud_gets(frame);
             }
             while !self.bus_queue.is_empty() {
                 idle = false;
@@ -686,7 +686,7 @@ proptest! {
         let mut frames = Vec::new();
         while let Some(frame) = world.down.pop(0) {
             frames.push(frame.name());
-            world.to_edge(frame);
+            world.edge_gets(frame);
         }
         prop_assert!(frames.iter().all(|name| *name == "Same"), "{frames:?}");
         world.settle();
