@@ -1,10 +1,14 @@
 //! Server-side apply: a manager's configuration merged over the live object, and the
-//! record of who set what in `metadata.managedFields`.
+//! record of who set what in `metadata.managedFields`. A manager that changes what another
+//! owns is told of the conflict unless it forces; fields that a manager stops applying and
+//! nobody else owns are removed.
 
 use serde_json::{Map, Value};
 
+use super::fields::Fields;
+use super::managed::{self, BEFORE_FIRST_APPLY, Entry, Operation};
+use super::structure::{compare, fields_of, merge, remove, without_nulls};
 use crate::schema::Schema;
-use crate::schema::node::{Topology, View};
 
 /// Who writes, how the record names it.
 #[derive(Clone, Copy, Debug)]
@@ -35,75 +39,299 @@ pub enum Part {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     pub manager: String,
+    pub operation: Operation,
+    pub subresource: String,
     pub api_version: String,
     /// `.spec.replicas`
     pub field: String,
 }
 
-#[derive(Debug, thiserror::Error)]
+impl Conflict {
+    /// The other manager, as messages name it: `"kubectl-edit" using apps/v1`.
+    pub fn owner(&self) -> String {
+        let mut text = format!("{:?}", self.manager);
+        if !self.subresource.is_empty() {
+            text.push_str(&format!(" with subresource {:?}", self.subresource));
+        }
+        if self.operation == Operation::Update {
+            text.push_str(&format!(" using {}", self.api_version));
+        }
+        text
+    }
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ApplyError {
-    /// 409 with one `FieldManagerConflict` cause per conflict.
+    /// 409 with one `FieldManagerConflict` cause (`conflict with {owner}`, field) each.
     #[error("{}", conflict_message(.0))]
     Conflict(Vec<Conflict>),
+    /// 400
     #[error("metadata.managedFields must be nil")]
     ManagedFieldsSet,
+    /// 400
     #[error("the configuration to apply must be an object")]
     NotAnObject,
 }
 
-/// The object after `config` was applied over `live` (`None` = it does not exist yet).
+/// What kubectl's client-side apply calls itself, and what its server-side apply does.
+const CLIENT_SIDE: &str = "kubectl-client-side-apply";
+const KUBECTL: &str = "kubectl";
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// The object after `config` was applied over `live` (`None` = it does not exist yet),
+/// with its `managedFields`. If the configuration changes nothing, the result equals
+/// `live`.
 pub fn apply(
     live: Option<&Value>,
     config: &Value,
     schema: &Schema,
-    _who: &Who<'_>,
-    _force: bool,
+    who: &Who<'_>,
+    force: bool,
 ) -> Result<Value, ApplyError> {
     if !config.is_object() {
         return Err(ApplyError::NotAnObject);
     }
-    Ok(match live {
-        Some(live) => merge(live, config, Some(schema.view())),
-        None => config.clone(),
-    })
+    if matches!(config.pointer("/metadata/managedFields"), Some(v) if !v.is_null()) {
+        return Err(ApplyError::ManagedFieldsSet);
+    }
+    let config = part_of(&without_nulls(config), who.part);
+    let empty = empty_object(&config);
+    let mut entries = live.map(entries_of).unwrap_or_default();
+    if let Some(live) = live
+        && entries.is_empty()
+    {
+        entries.push(before_first_apply(live, schema, who));
+    }
+    let before = entries.clone();
+    let old = live.unwrap_or(&empty);
+    let view = Some(schema.view());
+
+    let mut merged = merge(view, old, &config);
+    let mut mine = Entry::of(who, Operation::Apply);
+    mine.fields = fields_of(view, &config);
+    managed::strip(&mut mine.fields, who.part);
+    let last = take(&mut entries, &mine);
+    if let Some(last) = &last {
+        let mut kept = mine.fields.clone();
+        for entry in &entries {
+            kept.union(&entry.fields);
+        }
+        remove(view, &mut merged, &last.fields, &kept);
+    }
+
+    let difference = compare(view, old, &merged);
+    let mut changed = difference.changed;
+    managed::strip(&mut changed, Part::Whole);
+    let conflicts = conflicts(&entries, &changed, live, schema, who);
+    if !force && !conflicts.is_empty() {
+        return Err(ApplyError::Conflict(conflicts));
+    }
+    for entry in &mut entries {
+        entry.fields.subtract(&changed);
+        entry.fields.subtract(&difference.removed);
+    }
+    // An apply that changes neither the object nor what it owns leaves no trace.
+    if let Some(last) = last
+        && last.fields == mine.fields
+        && without_record(old) == without_record(&merged)
+    {
+        mine.time = last.time;
+        mine.api_version = last.api_version;
+    }
+    entries.push(mine);
+    if live.is_some()
+        && same_record(&before, &entries)
+        && without_record(old) == without_record(&merged)
+    {
+        return Ok(old.clone());
+    }
+    managed::write(&mut merged, entries);
+    Ok(merged)
 }
 
 /// Records in `new.metadata.managedFields` what a create, update or patch changed.
-pub fn track_update(_old: Option<&Value>, _new: &mut Value, _schema: &Schema, _who: &Who<'_>) {}
+/// `old` is `None` for a create. A write that changes nothing leaves the record as it was.
+pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, who: &Who<'_>) {
+    if managed::is_reset(new) {
+        managed::write(new, Vec::new());
+        return;
+    }
+    let empty = empty_object(new);
+    // A writer may send a record of its own (kubectl moves ownership that way).
+    let mut entries = managed::read(new)
+        .or_else(|| old.and_then(managed::read))
+        .unwrap_or_default();
+    let difference = compare(Some(schema.view()), old.unwrap_or(&empty), new);
+    let mut changed = difference.changed;
+    managed::strip(&mut changed, who.part);
+    let mut mine = Entry::of(who, Operation::Update);
+    let last = take(&mut entries, &mine);
+    for entry in &mut entries {
+        entry.fields.subtract(&changed);
+        entry.fields.subtract(&difference.removed);
+    }
+    if let Some(last) = &last {
+        mine.fields = last.fields.clone();
+        mine.fields.subtract(&difference.removed);
+    }
+    mine.fields.union(&changed);
+    if let Some(last) = last
+        && last.fields == mine.fields
+    {
+        mine.time = last.time;
+    }
+    entries.push(mine);
+    managed::write(new, entries);
+}
+
+fn entries_of(object: &Value) -> Vec<Entry> {
+    managed::read(object).unwrap_or_default()
+}
+
+fn take(entries: &mut Vec<Entry>, like: &Entry) -> Option<Entry> {
+    let at = entries.iter().position(|e| e.same(like))?;
+    Some(entries.remove(at))
+}
+
+fn same_record(a: &[Entry], b: &[Entry]) -> bool {
+    let b: Vec<&Entry> = b.iter().filter(|e| !e.fields.is_empty()).collect();
+    a.len() == b.len() && a.iter().all(|entry| b.contains(&entry))
+}
+
+/// What an object has before anything is written into it: its identity.
+fn empty_object(object: &Value) -> Value {
+    let mut empty = Map::new();
+    for name in ["apiVersion", "kind"] {
+        if let Some(value) = object.get(name) {
+            empty.insert(name.to_owned(), value.clone());
+        }
+    }
+    Value::Object(empty)
+}
+
+/// The configuration without what this endpoint cannot change.
+fn part_of(config: &Value, part: Part) -> Value {
+    let Value::Object(config) = config else {
+        return config.clone();
+    };
+    let mut config = config.clone();
+    match part {
+        Part::Whole => {}
+        Part::WithoutStatus => {
+            config.remove("status");
+        }
+        Part::Status => {
+            config.retain(|name, _| {
+                matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status")
+            });
+            if let Some(Value::Object(metadata)) = config.get_mut("metadata") {
+                metadata.retain(|name, _| matches!(name.as_str(), "name" | "namespace"));
+            }
+        }
+    }
+    Value::Object(config)
+}
+
+fn before_first_apply(live: &Value, schema: &Schema, who: &Who<'_>) -> Entry {
+    let mut entry = Entry::of(
+        &Who {
+            manager: BEFORE_FIRST_APPLY,
+            subresource: "",
+            ..*who
+        },
+        Operation::Update,
+    );
+    entry.fields = fields_of(Some(schema.view()), live);
+    managed::strip(&mut entry.fields, Part::Whole);
+    entry
+}
+
+fn without_record(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+        metadata.remove("managedFields");
+    }
+    object
+}
+
+fn conflicts(
+    entries: &[Entry],
+    changed: &Fields,
+    live: Option<&Value>,
+    schema: &Schema,
+    who: &Who<'_>,
+) -> Vec<Conflict> {
+    let mut found = Vec::new();
+    for entry in entries {
+        let mut clash = entry.fields.intersection(changed);
+        // `kubectl apply --server-side` takes over what `kubectl apply` applied before.
+        if who.manager == KUBECTL
+            && entry.manager == CLIENT_SIDE
+            && entry.operation == Operation::Update
+            && let Some(last_applied) = live.and_then(|l| last_applied(l, schema))
+        {
+            clash.subtract(&last_applied);
+        }
+        found.extend(clash.paths().into_iter().map(|field| Conflict {
+            manager: entry.manager.clone(),
+            operation: entry.operation,
+            subresource: entry.subresource.clone(),
+            api_version: entry.api_version.clone(),
+            field,
+        }));
+    }
+    found
+}
+
+/// The fields of the configuration that kubectl keeps in its annotation, the annotation
+/// included.
+fn last_applied(live: &Value, schema: &Schema) -> Option<Fields> {
+    let text = live
+        .pointer("/metadata/annotations")?
+        .get(LAST_APPLIED)?
+        .as_str()?;
+    let mut config: Value = serde_json::from_str(text).ok()?;
+    if let Value::Object(config) = &mut config {
+        let metadata = config
+            .entry("metadata")
+            .or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(metadata) = metadata {
+            let annotations = metadata
+                .entry("annotations")
+                .or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(annotations) = annotations {
+                annotations.insert(LAST_APPLIED.into(), "".into());
+            }
+        }
+    }
+    Some(fields_of(Some(schema.view()), &config))
+}
 
 fn conflict_message(conflicts: &[Conflict]) -> String {
-    let fields: Vec<String> = conflicts
+    if let [only] = conflicts {
+        return format!(
+            "Apply failed with 1 conflict: conflict with {}: {}",
+            only.owner(),
+            only.field
+        );
+    }
+    let mut owners: Vec<String> = conflicts.iter().map(Conflict::owner).collect();
+    owners.sort();
+    owners.dedup();
+    let parts: Vec<String> = owners
         .iter()
-        .map(|c| {
-            format!(
-                "conflict with {:?} using {}: {}",
-                c.manager, c.api_version, c.field
-            )
+        .map(|owner| {
+            let fields: Vec<String> = conflicts
+                .iter()
+                .filter(|c| c.owner() == *owner)
+                .map(|c| format!("- {}", c.field))
+                .collect();
+            format!("conflicts with {owner}:\n{}", fields.join("\n"))
         })
         .collect();
     format!(
         "Apply failed with {} conflicts: {}",
         conflicts.len(),
-        fields.join(", ")
+        parts.join("\n")
     )
-}
-
-fn merge(live: &Value, config: &Value, schema: Option<View<'_>>) -> Value {
-    match (live, config) {
-        (Value::Object(live), Value::Object(config))
-            if schema.is_none_or(|s| s.topology != Topology::Atomic) =>
-        {
-            let mut merged: Map<String, Value> = live.clone();
-            for (key, value) in config {
-                let child = schema.and_then(|s| s.member(key));
-                let value = match merged.get(key) {
-                    Some(old) => merge(old, value, child),
-                    None => value.clone(),
-                };
-                merged.insert(key.clone(), value);
-            }
-            Value::Object(merged)
-        }
-        _ => config.clone(),
-    }
 }

@@ -1,12 +1,21 @@
 //! The four ways a Kubernetes client changes a part of an object: JSON patch, merge patch,
 //! strategic merge patch and server-side apply. Pure functions over JSON.
 
-pub mod apply;
+mod apply;
+#[cfg(test)]
+mod apply_tests;
+mod fields;
 mod json;
+mod managed;
+mod order;
 mod strategic;
+#[cfg(test)]
+mod strategic_tests;
+mod structure;
 
 pub use apply::{ApplyError, Conflict, Part, Who, apply, track_update};
 pub use json::{json_patch, merge_patch};
+pub use managed::Operation;
 pub use strategic::strategic_patch;
 
 /// Why a patch is refused.

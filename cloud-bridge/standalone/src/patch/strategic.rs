@@ -2,9 +2,12 @@
 //! (`$patch`, `$retainKeys`, `$setElementOrder/…`, `$deleteFromPrimitiveList/…`) say what
 //! a plain merge cannot.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
+use super::order::{New, interleave, places};
 use crate::schema::Schema;
 use crate::schema::node::{PatchRule, View};
 use crate::schema::types::{push_index, push_key};
@@ -168,8 +171,9 @@ fn merge_list(
     path: &mut String,
 ) -> Result<(), PatchError> {
     let Some(merge_key) = merge_key else {
+        let mut known: BTreeSet<String> = target.iter().map(Value::to_string).collect();
         for value in patch {
-            if !target.contains(value) {
+            if known.insert(value.to_string()) {
                 target.push(value.clone());
             }
         }
@@ -190,6 +194,15 @@ fn merge_list(
             .collect();
         return Ok(());
     }
+    // Deleted elements leave a hole until the end, so that places stay valid.
+    let mut slots: Vec<Option<Value>> = std::mem::take(target).into_iter().map(Some).collect();
+    let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (place, item) in slots.iter().flatten().enumerate() {
+        places
+            .entry(id_of(item, Some(merge_key)))
+            .or_default()
+            .push(place);
+    }
     for (i, value) in patch.iter().enumerate() {
         push_index(path, i);
         let Value::Object(map) = value else {
@@ -198,49 +211,52 @@ fn merge_list(
                 expected: "an object",
             });
         };
-        let Some(id) = map.get(merge_key) else {
+        if map.get(merge_key).is_none() {
             return Err(PatchError::NoMergeKey {
                 path: path.clone(),
                 element: value.to_string().chars().take(200).collect(),
                 key: merge_key.to_owned(),
             });
-        };
-        let same = |item: &Value| item.get(merge_key) == Some(id);
-        if directive(map, path)? == Some(Directive::Delete) {
-            target.retain(|item| !same(item));
-        } else if let Some(Value::Object(old)) = target.iter_mut().find(|item| same(item)) {
+        }
+        let id = id_of(value, Some(merge_key));
+        let delete = directive(map, path)? == Some(Directive::Delete);
+        let known = places.get(&id).map(Vec::as_slice).unwrap_or_default();
+        if delete {
+            for place in known {
+                slots[*place] = None;
+            }
+            places.remove(&id);
+        } else if let Some(Some(Value::Object(old))) = known.first().map(|p| &mut slots[*p]) {
             *old = merge_map(std::mem::take(old), map, items, path)?;
         } else {
-            target.push(plain(value));
+            places.insert(id, vec![slots.len()]);
+            slots.push(Some(plain(value)));
         }
         path.truncate(len);
     }
+    target.extend(slots.into_iter().flatten());
     Ok(())
+}
+
+/// What tells an element of a merged list from the others.
+fn id_of(item: &Value, merge_key: Option<&str>) -> String {
+    match merge_key {
+        Some(key) => item.get(key).map(Value::to_string).unwrap_or_default(),
+        None => item.to_string(),
+    }
 }
 
 /// Puts the elements that `order` names into that order; the others keep their place
 /// relative to the elements that were there before.
 fn reorder(list: &mut Vec<Value>, before: &[Value], order: &[Value], merge_key: Option<&str>) {
-    let same = |a: &Value, b: &Value| match merge_key {
-        Some(key) => a.get(key).is_some() && a.get(key) == b.get(key),
-        None => a == b,
-    };
-    let place = |among: &[Value], item: &Value| among.iter().position(|o| same(o, item));
-    let (mut named, others): (Vec<Value>, Vec<Value>) = std::mem::take(list)
+    let wanted = places(order.iter().map(|item| id_of(item, merge_key)));
+    let before = places(before.iter().map(|item| id_of(item, merge_key)));
+    let (mut named, others): (Vec<_>, Vec<_>) = std::mem::take(list)
         .into_iter()
-        .partition(|item| place(order, item).is_some());
-    named.sort_by_key(|item| place(order, item));
-    let mut others = others.into_iter().peekable();
-    for item in named {
-        while let Some(other) = others.peek() {
-            match (place(before, other), place(before, &item)) {
-                (Some(other), Some(item)) if other < item => list.extend(others.next()),
-                _ => break,
-            }
-        }
-        list.push(item);
-    }
-    list.extend(others);
+        .map(|item| (id_of(&item, merge_key), item))
+        .partition(|(id, _)| wanted.contains_key(id));
+    named.sort_by_key(|(id, _)| wanted.get(id));
+    *list = interleave(named, others, &before, New::First);
 }
 
 fn order_of<'a>(

@@ -139,6 +139,12 @@ static ATOMIC_STRUCTS: &[&str] = &[
     "rbac.v1.Subject",
 ];
 
+/// Defaults of members that identify list elements: they may be left out in an apply.
+static KEY_DEFAULTS: &[(&str, &str, &str)] = &[
+    ("core.v1.ContainerPort", "protocol", "TCP"),
+    ("core.v1.ServicePort", "protocol", "TCP"),
+];
+
 /// Adds the rules of one component to its schema.
 pub(crate) fn add(component: &str, schema: &mut Value) {
     let parts: Vec<&str> = component.rsplitn(4, '.').take(3).collect();
@@ -159,6 +165,11 @@ pub(crate) fn add(component: &str, schema: &mut Value) {
         let Value::Object(property) = property else {
             continue;
         };
+        for (component, field, default) in KEY_DEFAULTS {
+            if *component == short && field == name {
+                property.insert("default".into(), (*default).into());
+            }
+        }
         let rule = RULES
             .iter()
             .find(|(component, field, _)| *component == short && field == name)

@@ -1,11 +1,10 @@
 //! JSON schema text → the compact form of `node.rs`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::node::{Additional, Arena, Node, PatchRule, Pattern, Rules, Schema, Topology, Ty};
+use super::node::{Additional, Arena, Node, PatchRule, Pattern, Rules, Topology, Ty};
 
 /// Deeper schemas are refused: every walk over a schema is recursive.
 pub(crate) const MAX_DEPTH: usize = 64;
@@ -244,20 +243,6 @@ impl<'a> Builder<'a> {
         }
         Ok(rules)
     }
-}
-
-/// Turns one schema document into a [`Schema`].
-pub(crate) fn schema(
-    value: &Value,
-    components: &Components,
-    lax: bool,
-) -> Result<Schema, SchemaError> {
-    let mut builder = Builder::new(components, lax);
-    let root = builder.schema(value, "", 0)?;
-    Ok(Schema {
-        arena: Arc::new(builder.finish()),
-        root,
-    })
 }
 
 /// The component a schema refers to, directly or through an `allOf` of one.
