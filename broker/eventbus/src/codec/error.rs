@@ -115,9 +115,10 @@ impl CodecError {
 
     /// For [`CodecError::UnsupportedProtocol`]: in which version the refusing CONNACK is
     /// written (0x01 in 3.1.1, 0x84 in 5). A peer older than 5 cannot read the newer form.
+    /// The highest bit of the level is mosquitto's mark of a bridge.
     pub fn answer_version(&self) -> Option<Version> {
         match self {
-            Self::UnsupportedProtocol { level, .. } if *level > 5 => Some(Version::V5),
+            Self::UnsupportedProtocol { level, .. } if level & 0x7f >= 5 => Some(Version::V5),
             Self::UnsupportedProtocol { .. } => Some(Version::V4),
             _ => None,
         }

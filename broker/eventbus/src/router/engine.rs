@@ -75,10 +75,10 @@ impl Engine {
         // Building a link waits for the Router's thread.
         let start = tokio::task::spawn_blocking(move || {
             let router = rumqttd::Router::new(generation, config).spawn();
-            LinkBuilder::new("front", router).build()
+            LinkBuilder::new("front", router).build().ok()
         });
         let built = tokio::time::timeout(PATIENCE, start).await;
-        let Ok(Ok(Ok((tx, rx, _)))) = built else {
+        let Ok(Ok(Some((tx, rx, _)))) = built else {
             return Err(EngineError::Start);
         };
         let mut engine = Self {
