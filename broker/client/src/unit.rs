@@ -1,0 +1,183 @@
+//! How a unit of the node starts and ends.
+//!
+//! Its parent, `edgebus node`, writes one line of JSON ([`Welcome`]) on its standard input and
+//! keeps that open; the end of standard input means that the parent is gone, and the unit stops.
+//! By hand it takes `--name`, `--socket` (or `--tcp`), `--token-file`, `--node`, `--data-dir`.
+
+use crate::bus::Bus;
+use crate::options::ConnectOptions;
+use anyhow::{Context, Result, anyhow, bail};
+use edgebus_bus::Role;
+use edgebus_bus::unit::{EXIT_CONFIG, Welcome};
+use std::future::Future;
+use std::io::{BufRead, BufReader, Read};
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// Longest first line that is read.
+const WELCOME_BYTES: u64 = 64 * 1024;
+/// How long the parent may take to say it.
+const WELCOME_TIME: Duration = Duration::from_secs(10);
+/// How long the body may take to end once told to stop.
+const STOP_TIME: Duration = Duration::from_secs(4);
+
+/// An error that will not go away by itself: the process ends with exit code 64 and is not
+/// started again until its file changes.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadConfig(pub String);
+
+/// Runs a unit: reads its welcome, starts logging, connects, runs `body` until it ends or a signal,
+/// the end of standard input or an error stops it; then says `down` and disconnects. Call it from
+/// within a runtime; `main` is its exit code: 0, 1 = failed, 64 = bad configuration.
+pub async fn main<F, Fut>(args: &[String], body: F) -> ExitCode
+where
+    F: FnOnce(Welcome, Bus, CancellationToken) -> Fut,
+    Fut: Future<Output = Result<()>>,
+{
+    crate::log::start("info");
+    match run(args, body).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<BadConfig>() => {
+            tracing::error!("bad configuration: {error:#}");
+            ExitCode::from(EXIT_CONFIG as u8)
+        }
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run<F, Fut>(args: &[String], body: F) -> Result<()>
+where
+    F: FnOnce(Welcome, Bus, CancellationToken) -> Fut,
+    Fut: Future<Output = Result<()>>,
+{
+    let stop = CancellationToken::new();
+    let welcome = match by_hand(args)? {
+        Some(welcome) => welcome,
+        None => from_parent(&stop).await?,
+    };
+    stop_on_signals(stop.clone())?;
+    let options = ConnectOptions::try_from(&welcome).map_err(|e| BadConfig(e.to_string()))?;
+    // Its own token: the bus outlives the body, which has last words.
+    let bus = Bus::connect(options, CancellationToken::new());
+    let body = body(welcome, bus.clone(), stop.clone());
+    tokio::pin!(body);
+    let outcome = tokio::select! {
+        outcome = &mut body => outcome,
+        () = stop.cancelled() => match timeout(STOP_TIME, &mut body).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                tracing::warn!("did not stop within {STOP_TIME:?}");
+                Ok(())
+            }
+        },
+    };
+    bus.close().await;
+    outcome
+}
+
+/// Reads standard input on a thread of its own: tokio's would keep the process from ending while
+/// a read is under way.
+async fn from_parent(stop: &CancellationToken) -> Result<Welcome> {
+    let (said, first) = oneshot::channel();
+    let gone = stop.clone();
+    std::thread::Builder::new()
+        .name("stdin".into())
+        .stack_size(64 * 1024)
+        .spawn(move || {
+            let mut input = BufReader::with_capacity(4096, std::io::stdin().lock());
+            let mut line = String::new();
+            let read = (&mut input).take(WELCOME_BYTES).read_line(&mut line);
+            drop(said.send(read.map(|_| line)));
+            // Later lines are for later versions; the end is the parent's.
+            drop(std::io::copy(&mut input, &mut std::io::sink()));
+            tracing::info!("standard input ended: the parent is gone");
+            gone.cancel();
+        })
+        .context("starting the thread that reads standard input")?;
+    let line = timeout(WELCOME_TIME, first)
+        .await
+        .map_err(|_| {
+            BadConfig(format!(
+                "nothing on standard input within {WELCOME_TIME:?}; by hand: --name NAME --socket PATH --token-file FILE"
+            ))
+        })?
+        .context("reading standard input")?
+        .context("reading standard input")?;
+    let welcome = serde_json::from_str(&line).map_err(|e| {
+        BadConfig(format!(
+            "the first line on standard input is no welcome: {e}"
+        ))
+    })?;
+    Ok(welcome)
+}
+
+/// The welcome from flags; none if there are no flags.
+fn by_hand(args: &[String]) -> Result<Option<Welcome>> {
+    if args.is_empty() {
+        return Ok(None);
+    }
+    let mut welcome = Welcome {
+        name: String::new(),
+        role: Role::App,
+        token: String::new(),
+        socket: String::new(),
+        tcp: String::new(),
+        node: "local".into(),
+        data_dir: ".".into(),
+        sealing_key: None,
+    };
+    let mut args = args.iter();
+    while let Some(flag) = args.next() {
+        let (flag, value) = match flag.split_once('=') {
+            Some((flag, value)) => (flag, value.to_owned()),
+            None => {
+                let value = args
+                    .next()
+                    .ok_or_else(|| BadConfig(format!("{flag} needs a value")))?;
+                (flag.as_str(), value.clone())
+            }
+        };
+        match flag {
+            "--name" => welcome.name = value,
+            "--socket" => welcome.socket = value,
+            "--tcp" => welcome.tcp = value,
+            "--node" => welcome.node = value,
+            "--data-dir" => welcome.data_dir = value,
+            "--token-file" => {
+                let text = std::fs::read_to_string(&value)
+                    .map_err(|e| BadConfig(format!("--token-file {value}: {e}")))?;
+                welcome.token = text.trim().to_owned();
+            }
+            other => bail!(BadConfig(format!(
+                "unknown flag {other:?}; known: --name --socket --tcp --token-file --node --data-dir"
+            ))),
+        }
+    }
+    if welcome.socket.is_empty() && welcome.tcp.is_empty() {
+        return Err(anyhow!(BadConfig("--socket or --tcp is needed".into())));
+    }
+    Ok(Some(welcome))
+}
+
+/// Cancels `stop` at SIGTERM and SIGINT.
+pub fn stop_on_signals(stop: CancellationToken) -> Result<()> {
+    let mut term = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            () = stop.cancelled() => {}
+        }
+        stop.cancel();
+    });
+    Ok(())
+}
