@@ -1,0 +1,294 @@
+//! The client against a broker that is not ours: what it does must be plain MQTT 5.
+//! Needs Debian's `mosquitto`; access rules and durability are tested with our own broker.
+
+use bytes::Bytes;
+use edgebus_bus::payload::{Beat, Health, Up};
+use edgebus_bus::{Name, ROOT, Topic};
+use edgebus_client::{Address, Bus, Change, ConnectOptions, Event, Message};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Mosquitto {
+    dir: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl Mosquitto {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = format!(
+            "listener 0 {}\nallow_anonymous true\nmax_queued_messages 0\nuser root\n",
+            dir.path().join("bus.sock").display()
+        );
+        fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
+        let mut me = Self { dir, child: None };
+        me.restart();
+        me
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    fn restart(&mut self) {
+        self.kill();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let child = Command::new("mosquitto")
+            .env("PATH", format!("{path}:/usr/sbin"))
+            .arg("-c")
+            .arg(self.dir.path().join("mosquitto.conf"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("these tests need Debian's package mosquitto");
+        self.child = Some(child);
+    }
+
+    fn address(&self) -> Address {
+        Address::Unix(PathBuf::from(self.dir.path().join("bus.sock")))
+    }
+
+    async fn bus(&self, name: &str) -> Bus {
+        let options = ConnectOptions::visitor(self.address(), Name::new(name).unwrap());
+        self.connect(options).await
+    }
+
+    async fn unit(&self, name: &str) -> Bus {
+        let name = Name::new(name).unwrap();
+        self.connect(ConnectOptions::unit(self.address(), name, "t", "1"))
+            .await
+    }
+
+    async fn connect(&self, options: ConnectOptions) -> Bus {
+        let bus = Bus::connect(options, CancellationToken::new());
+        bus.connected(PATIENCE).await.unwrap();
+        bus
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn app(topic: &str, payload: &str) -> Message {
+    Message {
+        topic: format!("app/{topic}"),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        retain: true,
+        qos: 1,
+    }
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, what).await.expect("took too long")
+}
+
+#[tokio::test]
+async fn a_collection_lists_then_watches() {
+    let broker = Mosquitto::start();
+    let bus = broker.bus("cli").await;
+    bus.publish_all([app("a", "1"), app("b", "1")])
+        .await
+        .unwrap();
+    let mut all = bus.collection(["app/#"]).await.unwrap();
+    let mut next = async || soon(all.next()).await.unwrap().unwrap();
+    assert_eq!(next().await, Event::Init);
+    assert!(matches!(next().await, Event::InitApply { .. }));
+    assert!(matches!(next().await, Event::InitApply { .. }));
+    assert_eq!(next().await, Event::InitDone);
+    bus.publish(app("a", "2")).await.unwrap();
+    let topic = "app/a".to_owned();
+    let payload = Bytes::from_static(b"2");
+    assert_eq!(next().await, Event::Apply { topic, payload });
+    bus.publish(app("b", "")).await.unwrap();
+    let topic = "app/b".to_owned();
+    assert_eq!(next().await, Event::Delete { topic });
+}
+
+#[tokio::test]
+async fn a_restarted_broker_is_listed_again_and_told_our_own_topics() {
+    let mut broker = Mosquitto::start();
+    let unit = broker.unit("modbus").await;
+    let watcher = broker.bus("cli").await;
+    let filter = format!("{ROOT}/sys/+/health");
+    let mut mirror = watcher.collection([filter]).await.unwrap().mirror();
+    let topic = format!("{ROOT}/sys/modbus/health");
+    while !mirror.members().contains_key(&topic) {
+        soon(mirror.next()).await.unwrap().unwrap();
+    }
+    unit.set_health(Up::Degraded, Some("half".into()))
+        .await
+        .unwrap();
+    broker.kill();
+    // Published while nobody listens: acknowledged once somebody does.
+    let late = unit.post(app("late", "x")).await.unwrap();
+    broker.restart();
+    soon(late.acknowledged()).await.unwrap();
+    let mut synced = 0;
+    let mut state = None;
+    while synced < 2 || state != Some(Up::Degraded) {
+        match soon(mirror.next()).await.unwrap().unwrap() {
+            Change::Synced => synced += 1,
+            Change::Set { payload, .. } => {
+                let health: Health = serde_json::from_slice(&payload).unwrap();
+                state = Some(health.state);
+            }
+            Change::Gone { .. } => state = None,
+        }
+        if state == Some(Up::Degraded) && mirror.members().contains_key(&topic) && synced >= 1 {
+            break;
+        }
+    }
+    unit.close().await;
+    let found = watcher.snapshot([topic.clone()], PATIENCE).await.unwrap();
+    let health: Health = serde_json::from_slice(&found[&topic]).unwrap();
+    assert_eq!(health.state, Up::Down);
+}
+
+#[tokio::test]
+async fn thousands_of_messages_are_acknowledged_one_by_one() {
+    let broker = Mosquitto::start();
+    let bus = broker.bus("link").await;
+    let many = (0..5000).map(|n| app(&format!("x/{n}"), "payload"));
+    soon(bus.publish_all(many)).await.unwrap();
+    let found = bus.snapshot(["app/x/#"], PATIENCE).await.unwrap();
+    assert_eq!(found.len(), 5000);
+}
+
+#[tokio::test]
+async fn a_slow_reader_of_a_stream_loses_nothing_and_holds_nobody_up() {
+    let broker = Mosquitto::start();
+    let bus = broker.bus("cli").await;
+    let mut slow = bus.subscribe(["app/s/#"]).await.unwrap();
+    slow.granted().await.unwrap();
+    for n in 0..3000 {
+        let mut message = app(&format!("s/{n}"), &n.to_string());
+        message.retain = false;
+        drop(bus.post(message).await.unwrap());
+    }
+    // Over a thousand are queued and the rest is held back by now; publishing still works.
+    soon(bus.publish(app("other", "1"))).await.unwrap();
+    for n in 0..3000 {
+        let message = soon(slow.next()).await.unwrap().unwrap();
+        assert_eq!(message.payload, n.to_string().as_bytes());
+    }
+    assert_eq!(slow.dropped(), 0);
+}
+
+#[tokio::test]
+async fn what_the_inbox_did_not_acknowledge_comes_again() {
+    let broker = Mosquitto::start();
+    let bus = broker.unit("devicetwin").await;
+    let topic = Topic::parse(&format!("{ROOT}/dev/modbus/default/pump/report")).unwrap();
+    let mut inbox = bus.inbox();
+    inbox.granted().await.unwrap();
+    for seq in 0..3u64 {
+        bus.send(&topic, &Beat { seq, loop_ok_ms: 0 })
+            .await
+            .unwrap();
+    }
+    let seq = |m: &Message| m.read::<Beat>().unwrap().seq;
+    let first = soon(inbox.next()).await.unwrap().unwrap();
+    assert_eq!(seq(&first), 0);
+    first.ack();
+    let second = soon(inbox.next()).await.unwrap().unwrap();
+    assert_eq!(seq(&second), 1);
+    // Once the acknowledgement is out.
+    soon(bus.publish(app("x", "1"))).await.unwrap();
+    drop(second);
+    drop(inbox);
+    let mut again = bus.inbox();
+    let mut seen = vec![];
+    while seen.last() != Some(&2) {
+        let delivery = soon(again.next()).await.unwrap().unwrap();
+        seen.push(seq(&delivery));
+        delivery.ack();
+    }
+    assert!(seen.ends_with(&[1, 2]), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_unit_answers_ping_and_dump_and_says_what_it_cannot() {
+    let broker = Mosquitto::start();
+    let unit = broker.unit("edged").await;
+    unit.on_dump(|| serde_json::json!({"pods": 3}));
+    let cli = broker.bus("cli").await;
+    let ask = async |op: &str| {
+        cli.ask(unit.name(), op, Default::default(), PATIENCE)
+            .await
+            .unwrap()
+    };
+    assert_eq!(ask("ping").await.data["boot"], unit.boot());
+    assert_eq!(ask("dump").await.data["component"]["pods"], 3);
+    let refused = ask("dance").await;
+    assert!(!refused.ok && refused.why.unwrap().contains("\"dance\""));
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_in_time() {
+    let broker = Mosquitto::start();
+    let cli = broker.bus("cli").await;
+    let wait = Duration::from_millis(200);
+    let nobody = Name::new("nobody").unwrap();
+    let error = cli.ask(&nobody, "ping", Default::default(), wait).await;
+    assert!(error.unwrap_err().can_retry());
+    let away = ConnectOptions::visitor(Address::Unix("/nonexistent/bus.sock".into()), nobody);
+    let bus = Bus::connect(away, CancellationToken::new());
+    let error = bus.connected(wait).await.unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/bus.sock"), "{error}");
+}
+
+#[tokio::test]
+async fn a_mirror_ends_equal_to_the_state_whatever_happens_meanwhile() {
+    let broker = Mosquitto::start();
+    let writer = broker.bus("writer").await;
+    let reader = broker.bus("reader").await;
+    let work = tokio::spawn(async move {
+        let mut last = BTreeMap::new();
+        for round in 0..40u32 {
+            for n in 0..25u32 {
+                let payload = if (n + round) % 3 == 0 {
+                    String::new()
+                } else {
+                    format!("{round}")
+                };
+                last.insert(format!("app/p/{n}"), payload.clone());
+                drop(writer.post(app(&format!("p/{n}"), &payload)).await.unwrap());
+            }
+        }
+        writer.publish(app("p/end", "1")).await.unwrap();
+        last.retain(|_, p| !p.is_empty());
+        last
+    });
+    let mut mirrors = vec![];
+    for _ in 0..5 {
+        let mut mirror = reader.collection(["app/p/#"]).await.unwrap().mirror();
+        while !matches!(soon(mirror.next()).await.unwrap().unwrap(), Change::Synced) {}
+        mirrors.push(mirror);
+    }
+    let want = work.await.unwrap();
+    for mut mirror in mirrors {
+        while !mirror.members().contains_key("app/p/end") {
+            soon(mirror.next()).await.unwrap().unwrap();
+        }
+        let mut got: BTreeMap<String, String> = mirror
+            .members()
+            .iter()
+            .map(|(t, p)| (t.clone(), String::from_utf8(p.to_vec()).unwrap()))
+            .collect();
+        got.remove("app/p/end");
+        assert_eq!(got, want);
+    }
+}
