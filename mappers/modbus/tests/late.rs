@@ -24,8 +24,15 @@ fn dev(config: Value) -> Dev {
 }
 
 fn point(dev: &Dev, address: u16) -> Point {
-    let property: PropertyConfig = serde_json::from_value(json!({"name": "p", "type": "INT"})).unwrap();
-    Modbus.point(dev, &property, &object(json!({"register": "holding", "offset": address}))).unwrap()
+    let property: PropertyConfig =
+        serde_json::from_value(json!({"name": "p", "type": "INT"})).unwrap();
+    Modbus
+        .point(
+            dev,
+            &property,
+            &object(json!({"register": "holding", "offset": address})),
+        )
+        .unwrap()
 }
 
 /// CRC-16/MODBUS (Modbus over Serial Line V1.02 §6.2.2).
@@ -34,7 +41,11 @@ fn crc(frame: &[u8]) -> [u8; 2] {
     for byte in frame {
         crc ^= u16::from(*byte);
         for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0xA001 } else { crc >> 1 };
+            crc = if crc & 1 == 1 {
+                crc >> 1 ^ 0xA001
+            } else {
+                crc >> 1
+            };
         }
     }
     crc.to_le_bytes()
@@ -91,7 +102,9 @@ async fn a_late_serial_reply_is_never_taken_for_another_questions() {
                     let address = 100 + round;
                     match line.read(&d, &[&point(&d, address)]).await {
                         Ok(values) => {
-                            let case = format!("{status:?}, {delay_percent} %, {late} late, round {round}");
+                            let case = format!(
+                                "{status:?}, {delay_percent} %, {late} late, round {round}"
+                            );
                             assert_eq!(values, [Ok(json!(address))], "{case}");
                             good += 1;
                         }
@@ -99,7 +112,10 @@ async fn a_late_serial_reply_is_never_taken_for_another_questions() {
                     }
                 }
                 // And it recovers: most of the questions after the trouble are answered.
-                assert!(good >= 20, "only {good} of 40: {status:?}, {delay_percent} %, {late} late");
+                assert!(
+                    good >= 20,
+                    "only {good} of 40: {status:?}, {delay_percent} %, {late} late"
+                );
                 peer.abort();
             }
         }
@@ -133,10 +149,16 @@ async fn a_late_tcp_reply_comes_to_nobody_because_its_connection_is_gone() {
     let d = dev(json!({"ip": "127.0.0.1", "port": port, "timeout": TIMEOUT_MS}));
     let mut line = Modbus.open(&d).await.unwrap();
     let error = line.read(&d, &[&point(&d, 1)]).await.unwrap_err();
-    assert!(matches!(&error, LineError::Lost(why) if why.contains("no answer within 40 ms")), "{error}");
+    assert!(
+        matches!(&error, LineError::Lost(why) if why.contains("no answer within 40 ms")),
+        "{error}"
+    );
     let mut line = Modbus.open(&d).await.unwrap();
     for address in 2..20 {
-        assert_eq!(line.read(&d, &[&point(&d, address)]).await.unwrap(), [Ok(json!(address))]);
+        assert_eq!(
+            line.read(&d, &[&point(&d, address)]).await.unwrap(),
+            [Ok(json!(address))]
+        );
     }
     server.abort();
 }
