@@ -17,8 +17,8 @@ pub const PROTO: u16 = 1;
 pub mod limits {
     /// One frame with everything in it: a Kubernetes object of at most 1.5 MiB, sealed and base64-coded.
     pub const FRAME_BYTES: usize = 4 << 20;
-    /// One WebSocket message: as many whole frames as fit.
-    pub const MESSAGE_BYTES: usize = FRAME_BYTES + 64;
+    /// One WebSocket message: small frames packed to at most 64 KiB, and one more of any size.
+    pub const MESSAGE_BYTES: usize = FRAME_BYTES + (64 << 10);
     /// A topic.
     pub const TOPIC_BYTES: usize = 1024;
     /// A Kubernetes uid.
