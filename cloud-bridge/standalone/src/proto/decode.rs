@@ -97,7 +97,7 @@ impl Decoder {
                 .checked_sub(1)
                 .ok_or(ProtoError::TooLarge { limit: MAX_VALUES })?;
             let len = self.at.len();
-            if !field.name.is_empty() {
+            if !matches!(field.shape, Shape::Inline) {
                 self.at.push('.');
                 self.at.push_str(field.name);
             }
@@ -194,12 +194,10 @@ impl Decoder {
             (Ty::Bool, Wire::Varint(n)) => (n != 0).into(),
             // Negative int32 and int64 alike are ten bytes of two's complement.
             (Ty::Int, Wire::Varint(n)) => n.cast_signed().into(),
-            (Ty::Double, Wire::Fixed64(bits)) => f64::from_bits(bits).into(),
             (Ty::Time, Wire::Bytes(bytes)) => self.time(bytes, "%Y-%m-%dT%H:%M:%SZ")?,
             (Ty::MicroTime, Wire::Bytes(bytes)) => self.time(bytes, "%Y-%m-%dT%H:%M:%S%.6fZ")?,
             (Ty::Quantity, Wire::Bytes(bytes)) => Value::String(self.text_at(bytes, 1)?),
-            (Ty::Duration, Wire::Bytes(bytes)) => self.int_at(bytes, 1)?.into(),
-            (Ty::IntOrString, Wire::Bytes(bytes)) => {
+            (Ty::IntOrText, Wire::Bytes(bytes)) => {
                 if self.int_at(bytes, 1)? == 0 {
                     self.int_at(bytes, 2)?.into()
                 } else {

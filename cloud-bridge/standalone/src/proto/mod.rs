@@ -4,6 +4,8 @@
 
 mod decode;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use serde_json::Value;
