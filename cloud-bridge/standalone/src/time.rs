@@ -11,7 +11,6 @@ pub fn seconds(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-
 pub fn parse(text: &str) -> Option<Timestamp> {
     text.parse().ok()
 }

@@ -21,6 +21,14 @@ use super::parse::{Builder, Components, reference};
 
 pub(crate) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
+/// Types that hold any JSON value; k8s-openapi calls them objects.
+const ANY_JSON: &[&str] = &[
+    "apiextensions.v1.JSON",
+    "apiextensions.v1.JSONSchemaPropsOrArray",
+    "apiextensions.v1.JSONSchemaPropsOrBool",
+    "apiextensions.v1.JSONSchemaPropsOrStringArray",
+];
+
 /// One built-in kind.
 struct Builtin {
     group: &'static str,
@@ -183,6 +191,11 @@ fn generate(roots: impl IntoIterator<Item = fn(&mut SchemaGenerator)>) -> Compon
         .map(|(name, schema)| (name, schema))
         .collect();
     for (name, schema) in &mut components {
+        if ANY_JSON.iter().any(|any| name.ends_with(any))
+            && let Some(fields) = schema.as_object_mut()
+        {
+            fields.remove("type");
+        }
         polish(schema);
         merge_rules::add(name, schema);
     }
