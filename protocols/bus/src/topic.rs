@@ -170,6 +170,14 @@ topics! {
     Tell { c: Name } = "sys" / c / "tell";
     "payload::Tell", Never, None, qos 1, &[Component] => &[All];
 
+    /// Identity of the broker's store, said by `broker`: `{"store_id": …}`.
+    Store { c: Name } = "sys" / c / "store";
+    "store id", Always, None, qos 1, &[Component] => &[All];
+
+    /// What the broker did not accept from a client, said by the broker: `{client, topic, why}`.
+    Refused { c: Name } = "sys" / c / "refused";
+    "client, topic, why", Never, None, qos 1, &[Component] => &[Component];
+
     /// A private way back to oneself: closes a snapshot of retained topics.
     Echo { c: Name, n: Word } = "echo" / c / n;
     "nonce", Never, None, qos 1, &[Component] => &[Component];
