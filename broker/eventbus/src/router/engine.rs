@@ -28,8 +28,11 @@ use super::table::FilterId;
 /// How long a batch may take before the Router counts as hung. Batches take well under 10 ms
 /// on a small gateway; a suspended machine only costs a needless replacement.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The private topic and filter of fences: without our prefix, so that no client reaches it.
-const FENCE: &str = "f";
+/// The private topics and filters of fences, used in turn: without our prefix, so that no
+/// client reaches them. Two, because the request that hits rumqttd's bound of notifications is
+/// queued again at once, ahead of the next batch; were it the fence's, the next fence would
+/// overtake its batch.
+const FENCES: [&str; 2] = ["f/0", "f/1"];
 /// Ends the Router's thread in any build: it slices the first byte off a two-byte character.
 const POISON: &str = "é";
 
@@ -87,8 +90,13 @@ impl Engine {
             generation,
             fences: 0,
         };
-        // No real filter has this id: the table starts at 1 and never gets here.
-        engine.push(subscribe(FENCE.to_owned(), usize::MAX));
+        for fence in FENCES {
+            // No real filter has this id: the table counts from 1 and never gets here.
+            engine.push(subscribe(fence.to_owned(), usize::MAX));
+        }
+        // First the fences alone, so that both wait when the filters' acknowledgements fill the
+        // buffer of notifications.
+        engine.flush(&mut Vec::new()).await?;
         for (filter, id) in filters {
             engine.subscribe(filter, id);
         }
@@ -125,8 +133,9 @@ impl Engine {
     /// filter, not in the order of sequences. After an error the engine is of no further use.
     pub(super) async fn flush(&mut self, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
         self.fences += 1;
+        let topic = FENCES[usize::from(self.fences % 2 == 0)];
         let fence = Bytes::copy_from_slice(&self.fences.to_be_bytes());
-        let publish = Publish::new(Bytes::from_static(FENCE.as_bytes()), fence.clone(), false);
+        let publish = Publish::new(Bytes::from_static(topic.as_bytes()), fence.clone(), false);
         let sent = self.tx.send(Packet::Publish(publish, None)).await;
         sent.map_err(|_| EngineError::Ended)?;
         tokio::time::timeout(PATIENCE, self.collect(&fence, hits))
@@ -139,7 +148,7 @@ impl Engine {
             let next = self.rx.next().await.map_err(|_| EngineError::Ended)?;
             match next {
                 Some(Notification::Forward(forward)) => {
-                    if forward.publish.topic == FENCE {
+                    if forward.publish.topic.starts_with(b"f/") {
                         if forward.publish.payload == *fence {
                             return Ok(());
                         }
@@ -171,7 +180,7 @@ impl Engine {
     pub(super) async fn retire(mut self) {
         retired().insert(self.generation);
         self.poison();
-        let publish = Publish::new(FENCE, "", false);
+        let publish = Publish::new(FENCES[0], "", false);
         if self.tx.send(Packet::Publish(publish, None)).await.is_err() {
             retired().remove(&self.generation);
         }

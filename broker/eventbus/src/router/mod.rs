@@ -85,6 +85,9 @@ pub struct Stats {
     pub replaced: u64,
     /// Batches matched without the engine.
     pub unaided: u64,
+    /// Matches that came after the fence of their batch and were lost: always 0, unless
+    /// rumqttd's order is not what the engine relies on.
+    pub late: u64,
     pub links: u64,
     pub filters: u64,
     /// Estimated bytes that the engine keeps in logs and caches.
@@ -185,6 +188,7 @@ impl Router {
             deaths: get(&c.deaths),
             replaced: get(&c.replaced),
             unaided: get(&c.unaided),
+            late: get(&c.late),
             links: get(&c.links),
             filters: get(&c.filters),
             engine_bytes: get(&c.engine_bytes),

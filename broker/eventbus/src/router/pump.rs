@@ -68,6 +68,7 @@ pub(super) struct Counters {
     pub(super) deaths: AtomicU64,
     pub(super) replaced: AtomicU64,
     pub(super) unaided: AtomicU64,
+    pub(super) late: AtomicU64,
     pub(super) links: AtomicU64,
     pub(super) filters: AtomicU64,
     pub(super) engine_bytes: AtomicU64,
@@ -246,6 +247,12 @@ impl Pump {
         for command in batch.drain(..) {
             match command {
                 Command::Publish { seq, message } => {
+                    let late = rest.iter().take_while(|hit| hit.seq < seq).count();
+                    if late > 0 {
+                        tracing::error!(late, "rumqttd matched messages after their fence");
+                        count(&self.counters.late, late);
+                        rest = &rest[late..];
+                    }
                     let own = rest.iter().take_while(|hit| hit.seq == seq).count();
                     filters.clear();
                     filters.extend(rest[..own].iter().map(|hit| hit.filter));

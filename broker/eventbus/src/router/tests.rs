@@ -239,6 +239,7 @@ async fn the_death_of_the_engine_under_load_loses_and_doubles_nothing() {
         assert_numbered(&got, 3, EACH);
     }
     let stats = router.stats();
+    assert_eq!(stats.late, 0);
     assert_eq!(stats.deaths, 30);
     assert_eq!(stats.unaided, 0, "one new engine was enough each time");
 }
@@ -276,6 +277,33 @@ async fn the_engine_is_replaced_when_it_has_seen_too_many_topics_or_filters() {
     assert_eq!(router.stats().deaths, 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_engine_with_many_filters_is_complete_from_the_first_batch() {
+    let limits = Limits {
+        topics: 300,
+        ..Limits::default()
+    };
+    let router = Router::start(Config {
+        limits,
+        ..Config::default()
+    });
+    let mut link = router.link(big()).await.unwrap();
+    for i in 0..400 {
+        let filter = format!("dev/{i}/#");
+        router.subscribe(link.id(), &filter).await.unwrap();
+    }
+    for round in 0..10 {
+        for i in 0..400 {
+            let topic = format!("dev/{i}/{round}");
+            router.publish(reliable(&topic, "1".into())).await.unwrap();
+        }
+    }
+    assert_eq!(drained(&router, &mut link).await.len(), 4_000);
+    let stats = router.stats();
+    assert!(stats.replaced >= 5, "replaced {} times", stats.replaced);
+    assert_eq!(stats.late, 0);
+}
+
 #[tokio::test]
 async fn thousands_of_filters_each_get_their_own() {
     const FILTERS: usize = 3_000;
@@ -306,6 +334,7 @@ async fn thousands_of_filters_each_get_their_own() {
         assert_eq!(topics(&drained(&router, link).await), want);
     }
     assert_eq!(router.stats().filters, FILTERS as u64);
+    assert_eq!(router.stats().late, 0);
 }
 
 #[tokio::test]
@@ -373,6 +402,32 @@ async fn a_queue_is_bounded_by_bytes_too() {
             .unwrap();
     }
     assert_eq!(drained(&router, &mut link).await.len(), 2);
+}
+
+/// rumqttd stops after 199 notifications until it is told that they were taken; what stopped
+/// there, be it the fence itself, is served again behind the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_fill_rumqttds_buffer_to_the_brim_are_whole() {
+    let router = Router::start(Config::default());
+    let mut link = router.link(big()).await.unwrap();
+    let mut filters = 0;
+    for filter in ["#", "+", "+/#", "0", "1", "2", "3"] {
+        router.subscribe(link.id(), filter).await.unwrap();
+        filters += 1;
+    }
+    assert_eq!(filters, 7);
+    for round in 0..300 {
+        for size in 45..55 {
+            for i in 0..size {
+                let topic = ((round + size + i / 25) % 4).to_string();
+                router.publish(reliable(&topic, "x".into())).await.unwrap();
+            }
+        }
+        let got = drained(&router, &mut link).await;
+        assert_eq!(got.len(), (45..55).sum::<usize>());
+        assert!(got.iter().all(|d| d.matched.iter().count() == 4));
+    }
+    assert_eq!(router.stats().late, 0);
 }
 
 #[tokio::test]
