@@ -115,6 +115,11 @@ pub fn schema(group: &str, version: &str, kind: &str) -> Option<Schema> {
     family.get(found.kind).cloned()
 }
 
+/// (group, version, kind) of every built-in kind.
+pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    KINDS.iter().map(|k| (k.group, k.version, k.kind))
+}
+
 /// Whether the kind is a built-in one with a schema.
 pub fn exists(group: &str, version: &str, kind: &str) -> bool {
     find(group, version, kind).is_some()
@@ -195,6 +200,12 @@ fn generate(roots: impl IntoIterator<Item = fn(&mut SchemaGenerator)>) -> Compon
             && let Some(fields) = schema.as_object_mut()
         {
             fields.remove("type");
+        }
+        // A tree of field names, which no schema of a custom resource may prune.
+        if name.ends_with("meta.v1.FieldsV1")
+            && let Some(fields) = schema.as_object_mut()
+        {
+            fields.insert("x-kubernetes-preserve-unknown-fields".into(), true.into());
         }
         polish(schema);
         merge_rules::add(name, schema);

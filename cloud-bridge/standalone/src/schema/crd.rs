@@ -7,6 +7,7 @@ use super::builtin;
 use super::cause::Cause;
 use super::node::{Additional, Node, Schema, Ty};
 use super::parse::{Builder, Components, SchemaError};
+use super::structural;
 
 impl Schema {
     /// The schema of a custom resource from `spec.versions[].schema.openAPIV3Schema`;
@@ -46,10 +47,22 @@ impl Schema {
             root,
         })
     }
+
+    /// The schema of a part of a custom resource, taken as it stands.
+    pub(super) fn part(open_api: &Value) -> Result<Schema, SchemaError> {
+        let components = Components::new();
+        let mut builder = Builder::new(&components, false);
+        let root = builder.schema(open_api, "openAPIV3Schema", 0)?;
+        Ok(Schema {
+            arena: std::sync::Arc::new(builder.finish()),
+            root,
+        })
+    }
 }
 
-/// Everything that is wrong with a CustomResourceDefinition: names, versions, and whether
-/// each schema is structural. Empty = it can be served.
+/// Everything that is wrong with the versions of a CustomResourceDefinition: their names,
+/// schemas (which must be structural), printer columns and scale paths. Empty = each
+/// version can be served.
 pub fn check(crd: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let versions = crd
@@ -64,15 +77,94 @@ pub fn check(crd: &Value) -> Vec<Cause> {
         ));
     }
     for (i, version) in versions.iter().enumerate() {
-        let path = format!("spec.versions[{i}].schema.openAPIV3Schema");
-        match version.pointer("/schema/openAPIV3Schema") {
-            None => causes.push(Cause::required(path, "schemas are required")),
-            Some(schema) => {
-                if let Err(error) = Schema::custom(Some(schema)) {
-                    causes.push(Cause::invalid(path, "\"schema\"", &error.to_string()));
-                }
+        let path = format!("spec.versions[{i}]");
+        let name = version.get("name").and_then(Value::as_str).unwrap_or("");
+        if !is_label(name) {
+            let detail = "must consist of lower case letters, digits or '-', start with a \
+                          letter and end with a letter or digit";
+            causes.push(Cause::invalid(
+                format!("{path}.name"),
+                &format!("{name:?}"),
+                detail,
+            ));
+        }
+        let earlier = &versions[..i];
+        if earlier.iter().any(|v| v.get("name") == version.get("name")) {
+            let name = format!("{name:?}");
+            causes.push(Cause::duplicate(format!("{path}.name"), &name));
+        }
+        check_version(version, &path, &mut causes);
+    }
+    causes
+}
+
+fn check_version(version: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let at = format!("{path}.schema.openAPIV3Schema");
+    match version.pointer("/schema/openAPIV3Schema") {
+        None => causes.push(Cause::required(at, "schemas are required")),
+        Some(schema) => {
+            let found = structural::check(schema, &at);
+            if found.is_empty()
+                && let Err(error) = Schema::custom(Some(schema))
+            {
+                causes.push(Cause::invalid(at, "\"schema\"", &error.to_string()));
+            }
+            causes.extend(found);
+        }
+    }
+    let columns = version
+        .get("additionalPrinterColumns")
+        .and_then(Value::as_array);
+    for (i, column) in columns.into_iter().flatten().enumerate() {
+        let at = |field: &str| format!("{path}.additionalPrinterColumns[{i}].{field}");
+        for field in ["name", "jsonPath"] {
+            if text(column, field).is_empty() {
+                causes.push(Cause::required(at(field), ""));
+            }
+        }
+        let kind = text(column, "type");
+        if !COLUMN_TYPES.contains(&kind) {
+            let allowed: Vec<String> = COLUMN_TYPES.iter().map(|t| format!("{t:?}")).collect();
+            causes.push(Cause::not_supported(
+                at("type"),
+                &format!("{kind:?}"),
+                &allowed,
+            ));
+        }
+    }
+    if let Some(scale) = version.pointer("/subresources/scale") {
+        for (field, prefix) in [
+            ("specReplicasPath", ".spec."),
+            ("statusReplicasPath", ".status."),
+        ] {
+            let given = text(scale, field);
+            if !given.starts_with(prefix) {
+                let detail = format!(
+                    "should be a json path under {}",
+                    prefix.trim_end_matches('.')
+                );
+                causes.push(Cause::invalid(
+                    format!("{path}.subresources.scale.{field}"),
+                    &format!("{given:?}"),
+                    &detail,
+                ));
             }
         }
     }
-    causes
+}
+
+const COLUMN_TYPES: &[&str] = &["boolean", "date", "integer", "number", "string"];
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value.get(field).and_then(Value::as_str).unwrap_or("")
+}
+
+/// A DNS-1035 label.
+fn is_label(name: &str) -> bool {
+    name.len() <= 63
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }

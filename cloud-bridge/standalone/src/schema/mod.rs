@@ -13,6 +13,9 @@ pub mod openapi;
 mod parse;
 mod prune;
 pub mod strict;
+mod structural;
+#[cfg(test)]
+mod tests;
 pub(crate) mod types;
 mod unknown;
 mod validate;

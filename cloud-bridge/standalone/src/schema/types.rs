@@ -123,7 +123,7 @@ fn mismatch(schema: View<'_>, value: &Value) -> Option<&'static str> {
     }
 }
 
-fn describe(value: &Value) -> String {
+pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) => "bool".to_owned(),
