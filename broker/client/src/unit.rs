@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use edgebus_bus::Role;
 use edgebus_bus::unit::{EXIT_CONFIG, Welcome};
 use std::future::Future;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -67,6 +67,7 @@ where
     let options = ConnectOptions::try_from(&welcome).map_err(|e| BadConfig(e.to_string()))?;
     // Its own token: the bus outlives the body, which has last words.
     let bus = Bus::connect(options, CancellationToken::new());
+    tokio::spawn(tell_parent(bus.clone()));
     let body = body(welcome, bus.clone(), stop.clone());
     tokio::pin!(body);
     let outcome = tokio::select! {
@@ -81,6 +82,17 @@ where
     };
     bus.close().await;
     outcome
+}
+
+/// Says `{"up":true}` on standard output at the first connection: an end after that is no failure
+/// to start.
+async fn tell_parent(bus: Bus) {
+    let mut status = bus.status();
+    if status.wait_for(|s| s.connected).await.is_ok() {
+        let mut out = std::io::stdout().lock();
+        // Nobody listens when it runs by hand into a closed pipe; that is no reason to end.
+        drop(writeln!(out, r#"{{"up":true}}"#).and_then(|()| out.flush()));
+    }
 }
 
 /// Reads standard input on a thread of its own: tokio's would keep the process from ending while

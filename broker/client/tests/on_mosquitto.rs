@@ -1,13 +1,14 @@
 //! The client against a broker that is not ours: what it does must be plain MQTT 5.
 //! Needs Debian's `mosquitto`; access rules and durability are tested with our own broker.
 
+#![allow(clippy::unwrap_used)]
+
 use bytes::Bytes;
 use edgebus_bus::payload::{Beat, Health, Up};
 use edgebus_bus::{Name, ROOT, Topic};
 use edgebus_client::{Address, Bus, Change, ConnectOptions, Event, Message};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -55,7 +56,7 @@ impl Mosquitto {
     }
 
     fn address(&self) -> Address {
-        Address::Unix(PathBuf::from(self.dir.path().join("bus.sock")))
+        Address::Unix(self.dir.path().join("bus.sock"))
     }
 
     async fn bus(&self, name: &str) -> Bus {

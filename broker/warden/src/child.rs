@@ -1,0 +1,159 @@
+//! One child process: started as leader of its own process group, watched, ended with all that it
+//! started itself (a mapper in shell is a pipeline, not a process).
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use std::fs;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a child may take to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(5);
+/// Longest line of a child's output that is looked at whole.
+const LINE_BYTES: u64 = 8 * 1024;
+
+/// A process that runs.
+pub(crate) struct Running {
+    child: Child,
+    pub pid: u32,
+    pub started_ticks: Option<u64>,
+    pub since: Instant,
+    /// Whether it has said that it is at work.
+    pub up: Arc<AtomicBool>,
+}
+
+/// Starts `command`; the caller gets its standard input and output.
+pub(crate) fn spawn(mut command: Command) -> Result<(Running, ChildStdin, ChildStdout)> {
+    let shown = format!("{:?}", command.as_std().get_program());
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("starting {shown}"))?;
+    let pid = child.id().context("the child ended at once")?;
+    let stdin = child.stdin.take().context("the child has no input")?;
+    let stdout = child.stdout.take().context("the child has no output")?;
+    let running = Running {
+        child,
+        pid,
+        started_ticks: started_ticks(pid),
+        since: Instant::now(),
+        up: Arc::default(),
+    };
+    Ok((running, stdin, stdout))
+}
+
+impl Running {
+    /// Waits until it ends by itself. Cancel-safe.
+    pub async fn ended(&mut self) -> Result<ExitStatus> {
+        self.child.wait().await.context("waiting for a child")
+    }
+
+    pub fn was_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Kills what it started and left behind.
+    pub fn sweep(&self) {
+        signal_group(self.pid, Signal::KILL);
+    }
+
+    /// Ends it: SIGTERM, and SIGKILL for those who do not listen.
+    pub async fn end(mut self) {
+        signal_group(self.pid, Signal::TERM);
+        if timeout(GRACE, self.child.wait()).await.is_err() {
+            tracing::warn!(
+                pid = self.pid,
+                "still there {GRACE:?} after SIGTERM: SIGKILL"
+            );
+            signal_group(self.pid, Signal::KILL);
+            if let Err(error) = self.child.wait().await {
+                tracing::warn!(pid = self.pid, %error, "waiting for a killed child");
+            }
+        }
+        self.sweep();
+    }
+}
+
+/// Sends a signal to a process group; nobody there is fine.
+fn signal_group(leader: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(leader).ok().and_then(Pid::from_raw)
+        && test_kill_process_group(pid).is_ok()
+        && let Err(error) = kill_process_group(pid, signal)
+    {
+        tracing::debug!(leader, %error, "signal not sent");
+    }
+}
+
+/// Hands each line of a child's output to `line`, until the output ends.
+pub(crate) async fn lines(output: ChildStdout, mut line: impl FnMut(&str)) {
+    let mut output = BufReader::with_capacity(1024, output);
+    let mut bytes = Vec::new();
+    loop {
+        bytes.clear();
+        let mut piece = (&mut output).take(LINE_BYTES);
+        match piece.read_until(b'\n', &mut bytes).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => line(String::from_utf8_lossy(&bytes).trim_end()),
+        }
+    }
+}
+
+/// What `/proc/{pid}/stat` says of a process.
+pub(crate) struct Stat {
+    pub state: char,
+    pub group: u32,
+    /// When it started, in clock ticks since boot.
+    pub started_ticks: u64,
+}
+
+pub(crate) fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may contain anything, parentheses too.
+    let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        group: fields.get(2)?.parse().ok()?,
+        started_ticks: fields.get(19)?.parse().ok()?,
+    })
+}
+
+/// When a process started.
+pub(crate) fn started_ticks(pid: u32) -> Option<u64> {
+    stat(pid).map(|s| s.started_ticks)
+}
+
+/// Has the group a member that is not just waiting to be reaped? (In a container nobody may ever
+/// reap what is not ours.)
+fn group_lives(leader: u32) -> bool {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
+        .filter_map(stat)
+        .any(|s| s.group == leader && s.state != 'Z')
+}
+
+/// Ends the process groups of `leaders`, which are not our children.
+pub(crate) async fn end_strangers(leaders: &[u32]) {
+    for (signal, patience) in [
+        (Signal::TERM, Duration::from_secs(3)),
+        (Signal::KILL, Duration::from_secs(2)),
+    ] {
+        let deadline = Instant::now() + patience;
+        for leader in leaders {
+            signal_group(*leader, signal);
+        }
+        while leaders.iter().any(|l| group_lives(*l)) {
+            if Instant::now() >= deadline {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
