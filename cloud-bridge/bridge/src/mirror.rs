@@ -1,0 +1,719 @@
+//! What the cluster wants of each node, as far as it is known: pure state, fed by watches, read by links.
+//!
+//! A change marks topics of the nodes it concerns as dirty; each node's link then looks up what is true *now*.
+//! So nothing queues here, bursts collapse, and a slow link costs the memory of a set of names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use edgebus_bus::{Name, Scope, Topic, payload};
+use edgebus_linkproto::{Hash, canonical_json};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::rows::{DEVICE, MODEL, NODE_LABEL, NODES_ANNOTATION, Place, ROWS, Row};
+
+/// Namespace (empty for cluster-scoped objects) and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub ns: String,
+    pub name: String,
+}
+
+impl Key {
+    pub fn new(ns: &str, name: &str) -> Key {
+        Key {
+            ns: ns.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+/// The nodes that an object goes to by itself; models go where their devices are.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+enum Nodes {
+    #[default]
+    None,
+    Some(BTreeSet<String>),
+    All,
+}
+
+impl Nodes {
+    fn has(&self, node: &str) -> bool {
+        match self {
+            Nodes::None => false,
+            Nodes::Some(nodes) => nodes.contains(node),
+            Nodes::All => true,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Object {
+    uid: String,
+    nodes: Nodes,
+    /// Of a device.
+    model: Option<Key>,
+    /// Of a device: what its status in the API says, in short.
+    summary: Hash,
+    body: Bytes,
+    hash: Hash,
+}
+
+/// How far a list has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+enum Listed {
+    #[default]
+    Pending,
+    /// Forbidden or failed: unknown, never empty.
+    Failed,
+    Done,
+}
+
+#[derive(Debug, Default)]
+struct Kind {
+    objects: BTreeMap<Key, Object>,
+    /// One per watch.
+    lists: Vec<Listed>,
+}
+
+/// One object for one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub topic: String,
+    pub uid: String,
+    pub hash: Hash,
+    pub body: Bytes,
+}
+
+/// A device as the API has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceRef {
+    pub uid: String,
+    pub nodes: BTreeSet<String>,
+    pub summary: Hash,
+}
+
+/// A Node as the API has it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct NodeRef {
+    pub uid: String,
+    pub labels: BTreeMap<String, String>,
+    /// Status of its condition Ready.
+    pub ready: String,
+}
+
+/// A DeviceStatus as the API has it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct StatusRef {
+    pub uid: String,
+    /// uid of the Device it belongs to.
+    pub owner: String,
+    /// uid and hash of the twin it was made from.
+    pub seen: Option<(String, Hash)>,
+}
+
+/// What a link has to look at again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Dirty {
+    /// Objects, by row.
+    pub objects: BTreeSet<(usize, Key)>,
+    /// Kinds of which the whole list has become known.
+    pub lists: BTreeSet<usize>,
+    /// The node's own object.
+    pub node: bool,
+    /// DeviceStatuses that are gone or were made from another twin.
+    pub statuses: BTreeSet<Key>,
+}
+
+/// From the mirror to one link.
+#[derive(Debug, Default)]
+pub struct Feed {
+    dirty: Mutex<Dirty>,
+    pub changed: Notify,
+}
+
+impl Feed {
+    pub fn take(&self) -> Dirty {
+        std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn mark(&self, change: impl FnOnce(&mut Dirty)) {
+        change(&mut self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_one();
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Mirror {
+    kinds: Vec<Kind>,
+    /// Devices of each model, by node.
+    users: BTreeMap<Key, BTreeMap<String, usize>>,
+    nodes: BTreeMap<String, (NodeRef, Bytes, Hash)>,
+    nodes_listed: bool,
+    statuses: BTreeMap<Key, StatusRef>,
+    /// Namespaces (None: all) whose DeviceStatuses have been listed, and how many lists there are.
+    status_lists: BTreeSet<Option<String>>,
+    status_lists_wanted: usize,
+    feeds: BTreeMap<String, Arc<Feed>>,
+}
+
+fn row_of(kind: &str) -> usize {
+    ROWS.iter()
+        .position(|row| row.kind == kind)
+        .unwrap_or(ROWS.len())
+}
+
+impl Mirror {
+    /// `lists`: how many watches each row has; `status_lists`: how many the DeviceStatuses.
+    pub fn new(lists: &[usize], status_lists: usize) -> Mirror {
+        let kinds = lists.iter().map(|n| Kind {
+            lists: vec![Listed::Pending; *n],
+            ..Kind::default()
+        });
+        Mirror {
+            kinds: kinds.collect(),
+            status_lists_wanted: status_lists,
+            ..Mirror::default()
+        }
+    }
+
+    /// From now on changes for this node go to that feed.
+    pub fn subscribe(&mut self, node: &str, feed: Arc<Feed>) {
+        self.feeds.insert(node.to_owned(), feed);
+    }
+
+    pub fn unsubscribe(&mut self, node: &str, feed: &Arc<Feed>) {
+        if self
+            .feeds
+            .get(node)
+            .is_some_and(|there| Arc::ptr_eq(there, feed))
+        {
+            self.feeds.remove(node);
+        }
+    }
+
+    /// An object is there, or changed.
+    pub fn apply(&mut self, row: usize, key: Key, object: Value) {
+        let Some((kind, about)) = self.kinds.get_mut(row).zip(ROWS.get(row)) else {
+            return;
+        };
+        let new = read(about, &key, object);
+        if kind.objects.get(&key).is_some_and(|old| {
+            old.uid == new.uid
+                && old.hash == new.hash
+                && old.nodes == new.nodes
+                && old.summary == new.summary
+        }) {
+            return;
+        }
+        let old = kind.objects.remove(&key);
+        let mut touched = self.place(row, &key, old.as_ref(), false);
+        touched.extend(self.place(row, &key, Some(&new), true));
+        if let Some(kind) = self.kinds.get_mut(row) {
+            kind.objects.insert(key, new);
+        }
+        self.tell(&touched);
+    }
+
+    /// An object is gone. Answers its uid.
+    pub fn delete(&mut self, row: usize, key: &Key) -> Option<String> {
+        let old = self.kinds.get_mut(row)?.objects.remove(key)?;
+        let touched = self.place(row, key, Some(&old), false);
+        self.tell(&touched);
+        Some(old.uid)
+    }
+
+    /// A whole list was read: what is not in it is gone. `ns` is where the list was from. Answers keys and
+    /// uids of what went.
+    pub fn listed(
+        &mut self,
+        row: usize,
+        list: usize,
+        ns: Option<&str>,
+        seen: &BTreeSet<Key>,
+    ) -> Vec<(Key, String)> {
+        let Some(kind) = self.kinds.get_mut(row) else {
+            return Vec::new();
+        };
+        if let Some(state) = kind.lists.get_mut(list) {
+            *state = Listed::Done;
+        }
+        let gone: Vec<Key> = kind
+            .objects
+            .keys()
+            .filter(|key| ns.is_none_or(|ns| key.ns == ns) && !seen.contains(*key))
+            .cloned()
+            .collect();
+        let gone = gone
+            .into_iter()
+            .filter_map(|key| self.delete(row, &key).map(|uid| (key, uid)))
+            .collect();
+        self.tell_lists(row);
+        gone
+    }
+
+    /// A list could not be read.
+    pub fn failed(&mut self, row: usize, list: usize) {
+        let state = self
+            .kinds
+            .get_mut(row)
+            .and_then(|kind| kind.lists.get_mut(list));
+        if let Some(state) = state.filter(|state| **state == Listed::Pending) {
+            *state = Listed::Failed;
+            self.tell_lists(row);
+        }
+    }
+
+    fn tell_lists(&self, row: usize) {
+        for feed in self.feeds.values() {
+            feed.mark(|dirty| {
+                dirty.lists.insert(row);
+                if row == row_of(DEVICE) {
+                    dirty.lists.insert(row_of(MODEL));
+                }
+            });
+        }
+    }
+
+    fn all(&self, row: usize, test: impl Fn(Listed) -> bool + Copy) -> bool {
+        let one = |row: usize| {
+            self.kinds
+                .get(row)
+                .is_some_and(|kind| kind.lists.iter().all(|list| test(*list)))
+        };
+        // Which models a node needs is known only once its devices are.
+        one(row) && (row != row_of(MODEL) || one(row_of(DEVICE)))
+    }
+
+    /// Every list of that kind was read in this process.
+    pub fn complete(&self, row: usize) -> bool {
+        self.all(row, |list| list == Listed::Done)
+    }
+
+    /// No list of that kind is still on its first way.
+    pub fn settled(&self, row: usize) -> bool {
+        self.all(row, |list| list != Listed::Pending)
+    }
+
+    /// Whether nothing is being read for the first time any more.
+    pub fn ready(&self) -> bool {
+        self.nodes_listed && self.statuses_known() && (0..ROWS.len()).all(|row| self.settled(row))
+    }
+
+    /// What a node should have of one object.
+    pub fn wanted(&self, node: &str, row: usize, key: &Key) -> Option<Wanted> {
+        let object = self.kinds.get(row)?.objects.get(key)?;
+        let about = ROWS.get(row)?;
+        let wanted = match about.place {
+            Place::Model => self
+                .users
+                .get(key)
+                .is_some_and(|users| users.contains_key(node)),
+            Place::NodeName | Place::Marked => object.nodes.has(node),
+        };
+        let topic = wanted.then(|| topic(about, key)).flatten()?;
+        Some(Wanted {
+            topic,
+            uid: object.uid.clone(),
+            hash: object.hash,
+            body: object.body.clone(),
+        })
+    }
+
+    /// Everything of a kind that a node should have.
+    pub fn all_wanted(&self, node: &str, row: usize) -> Vec<Wanted> {
+        let keys = self
+            .kinds
+            .get(row)
+            .into_iter()
+            .flat_map(|kind| kind.objects.keys());
+        keys.filter_map(|key| self.wanted(node, row, key)).collect()
+    }
+
+    pub fn device(&self, key: &Key) -> Option<DeviceRef> {
+        let object = self.kinds.get(row_of(DEVICE))?.objects.get(key)?;
+        let nodes = match &object.nodes {
+            Nodes::Some(nodes) => nodes.clone(),
+            Nodes::None | Nodes::All => BTreeSet::new(),
+        };
+        Some(DeviceRef {
+            uid: object.uid.clone(),
+            nodes,
+            summary: object.summary,
+        })
+    }
+
+    /// The device's status was written: its watch will say the same a moment later.
+    pub fn note_summary(&mut self, key: &Key, object: &Value) {
+        let kind = self.kinds.get_mut(row_of(DEVICE));
+        if let Some(device) = kind.and_then(|kind| kind.objects.get_mut(key))
+            && device.uid == text(object, "/metadata/uid")
+        {
+            device.summary = summary(&object["status"]);
+        }
+    }
+
+    /// Whether all devices are known, so that one that is not here is nowhere.
+    pub fn devices_complete(&self) -> bool {
+        self.complete(row_of(DEVICE))
+    }
+
+    /// Devices of a node.
+    pub fn devices_of(&self, node: &str) -> Vec<Key> {
+        let kind = self.kinds.get(row_of(DEVICE));
+        let objects = kind.into_iter().flat_map(|kind| &kind.objects);
+        objects
+            .filter(|(_, o)| o.nodes.has(node))
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// Whether an object of that API kind goes to the node.
+    pub fn concerns(&self, node: &str, api_kind: &str, key: &Key) -> bool {
+        let row = ROWS.iter().position(|row| row.api_kind == api_kind);
+        row.is_some_and(|row| self.wanted(node, row, key).is_some())
+    }
+
+    // ---- Nodes
+
+    pub fn apply_node(&mut self, name: &str, node: &Value) {
+        let (about, spec) = read_node(name, node);
+        let body = payload::write(&spec);
+        let body = match serde_json::from_slice::<Value>(&body) {
+            Ok(value) => Bytes::from(canonical_json(&value)),
+            Err(_) => Bytes::from(body),
+        };
+        let hash = Hash::of_bytes(&body);
+        let old = self.nodes.insert(name.to_owned(), (about, body, hash));
+        let same = old.is_some_and(|(_, _, old)| old == hash);
+        if let Some(feed) = self.feeds.get(name).filter(|_| !same) {
+            feed.mark(|dirty| dirty.node = true);
+        }
+    }
+
+    pub fn delete_node(&mut self, name: &str) {
+        if self.nodes.remove(name).is_some()
+            && let Some(feed) = self.feeds.get(name)
+        {
+            feed.mark(|dirty| dirty.node = true);
+        }
+    }
+
+    pub fn nodes_listed(&mut self, seen: &BTreeSet<Key>) {
+        self.nodes_listed = true;
+        let gone: Vec<String> = self
+            .nodes
+            .keys()
+            .filter(|name| !seen.contains(&Key::new("", name)))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.delete_node(&name);
+        }
+    }
+
+    /// Whether the Nodes have been listed.
+    pub fn nodes_known(&self) -> bool {
+        self.nodes_listed
+    }
+
+    pub fn node(&self, name: &str) -> Option<&NodeRef> {
+        self.nodes.get(name).map(|(about, _, _)| about)
+    }
+
+    /// `node/spec` for the link.
+    pub fn node_spec(&self, name: &str) -> Option<Wanted> {
+        let (about, body, hash) = self.nodes.get(name)?;
+        Some(Wanted {
+            topic: Topic::NodeSpec {}.to_string(),
+            uid: about.uid.clone(),
+            hash: *hash,
+            body: body.clone(),
+        })
+    }
+
+    // ---- DeviceStatuses
+
+    pub fn apply_status(&mut self, key: Key, status: StatusRef) {
+        if self.statuses.get(&key) == Some(&status) {
+            return;
+        }
+        self.statuses.insert(key.clone(), status);
+        self.tell_status(&key);
+    }
+
+    pub fn delete_status(&mut self, key: &Key) {
+        if self.statuses.remove(key).is_some() {
+            self.tell_status(key);
+        }
+    }
+
+    fn tell_status(&self, key: &Key) {
+        let device = self.device(key);
+        for node in device.iter().flat_map(|device| &device.nodes) {
+            if let Some(feed) = self.feeds.get(node) {
+                feed.mark(|dirty| {
+                    dirty.statuses.insert(key.clone());
+                });
+            }
+        }
+    }
+
+    pub fn statuses_listed(&mut self, ns: Option<&str>, seen: &BTreeSet<Key>) {
+        self.status_lists.insert(ns.map(str::to_owned));
+        let gone: Vec<Key> = self
+            .statuses
+            .keys()
+            .filter(|key| ns.is_none_or(|ns| key.ns == ns) && !seen.contains(*key))
+            .cloned()
+            .collect();
+        for key in gone {
+            self.delete_status(&key);
+        }
+    }
+
+    /// Whether every DeviceStatus is known.
+    pub fn statuses_known(&self) -> bool {
+        self.status_lists.len() >= self.status_lists_wanted
+    }
+
+    pub fn status(&self, key: &Key) -> Option<&StatusRef> {
+        self.statuses.get(key)
+    }
+
+    /// DeviceStatuses whose Device is not there any more, once that can be known.
+    pub fn orphans(&self) -> Vec<(Key, StatusRef)> {
+        if !self.devices_complete() || !self.statuses_known() {
+            return Vec::new();
+        }
+        let orphan = |key: &Key, status: &StatusRef| {
+            !status.owner.is_empty()
+                && self
+                    .device(key)
+                    .is_none_or(|device| device.uid != status.owner)
+        };
+        let all = self.statuses.iter();
+        all.filter(|(key, status)| orphan(key, status))
+            .map(|(key, status)| (key.clone(), status.clone()))
+            .collect()
+    }
+
+    // ---- who is concerned
+
+    /// Enters or takes out an object's place; answers what changes for whom.
+    fn place(
+        &mut self,
+        row: usize,
+        key: &Key,
+        object: Option<&Object>,
+        add: bool,
+    ) -> Vec<(Nodes, usize, Key)> {
+        let Some(object) = object else {
+            return Vec::new();
+        };
+        let mut touched = Vec::new();
+        if ROWS
+            .get(row)
+            .is_some_and(|about| about.place == Place::Model)
+        {
+            let users = self
+                .users
+                .get(key)
+                .map(|users| users.keys().cloned().collect());
+            touched.push((Nodes::Some(users.unwrap_or_default()), row, key.clone()));
+            return touched;
+        }
+        touched.push((object.nodes.clone(), row, key.clone()));
+        if let (Some(model), Nodes::Some(nodes)) = (&object.model, &object.nodes) {
+            let users = self.users.entry(model.clone()).or_default();
+            for node in nodes {
+                let count = users.entry(node.clone()).or_default();
+                *count = if add {
+                    *count + 1
+                } else {
+                    count.saturating_sub(1)
+                };
+                if *count == 0 {
+                    users.remove(node);
+                }
+            }
+            if users.is_empty() {
+                self.users.remove(model);
+            }
+            touched.push((object.nodes.clone(), row_of(MODEL), model.clone()));
+        }
+        touched
+    }
+
+    fn tell(&self, touched: &[(Nodes, usize, Key)]) {
+        for (nodes, row, key) in touched {
+            let mark = |feed: &Arc<Feed>| {
+                feed.mark(|dirty| {
+                    dirty.objects.insert((*row, key.clone()));
+                });
+            };
+            match nodes {
+                Nodes::None => {}
+                Nodes::All => self.feeds.values().for_each(mark),
+                Nodes::Some(nodes) => {
+                    nodes
+                        .iter()
+                        .filter_map(|node| self.feeds.get(node))
+                        .for_each(mark);
+                }
+            }
+        }
+    }
+}
+
+pub fn topic(row: &Row, key: &Key) -> Option<String> {
+    let kind = Name::new(row.kind).ok()?;
+    let ns = if key.ns.is_empty() {
+        Scope::cluster()
+    } else {
+        key.ns.parse().ok()?
+    };
+    let name = Name::new(key.name.as_str()).ok()?;
+    let topic = if row.sealed {
+        Topic::Sealed { kind, ns, name }
+    } else {
+        Topic::Obj { kind, ns, name }
+    };
+    Some(topic.to_string())
+}
+
+fn text<'a>(value: &'a Value, path: &str) -> &'a str {
+    value
+        .pointer(path)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+fn read(row: &Row, key: &Key, mut object: Value) -> Object {
+    let uid = text(&object, "/metadata/uid").to_owned();
+    let nodes = match row.place {
+        Place::Model => Nodes::None,
+        Place::NodeName => match text(&object, "/spec/nodeName") {
+            "" => Nodes::None,
+            node => Nodes::Some(BTreeSet::from([node.to_owned()])),
+        },
+        Place::Marked => marked(&object),
+    };
+    let device = row.kind == DEVICE;
+    let model = text(&object, "/spec/deviceModelRef/name");
+    let model = (device && !model.is_empty()).then(|| Key::new(&key.ns, model));
+    let summary = if device {
+        summary(object.get("status").unwrap_or(&Value::Null))
+    } else {
+        Hash::UNKNOWN
+    };
+    if let Value::Object(map) = &mut object {
+        edgebus_api::trim(map);
+        // Items of a list come without them.
+        let version = if row.group.is_empty() {
+            row.version.to_owned()
+        } else {
+            format!("{}/{}", row.group, row.version)
+        };
+        map.insert("apiVersion".to_owned(), version.into());
+        map.insert("kind".to_owned(), row.api_kind.into());
+    }
+    // What no node needs is not kept.
+    let body = match nodes {
+        Nodes::None if row.place != Place::Model => Bytes::new(),
+        _ => Bytes::from(canonical_json(&object)),
+    };
+    let hash = Hash::of_bytes(&body);
+    Object {
+        uid,
+        nodes,
+        model,
+        summary,
+        body,
+        hash,
+    }
+}
+
+fn marked(object: &Value) -> Nodes {
+    let labels = &object["metadata"]["labels"];
+    let annotations = &object["metadata"]["annotations"];
+    let mut nodes = BTreeSet::new();
+    let Some(label) = labels.get(NODE_LABEL).and_then(Value::as_str) else {
+        return Nodes::None;
+    };
+    let list = annotations
+        .get(NODES_ANNOTATION)
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    for node in list.split(',').map(str::trim).chain([label]) {
+        match node {
+            "" => {}
+            "*" => return Nodes::All,
+            node => {
+                nodes.insert(node.to_owned());
+            }
+        }
+    }
+    if nodes.is_empty() {
+        Nodes::None
+    } else {
+        Nodes::Some(nodes)
+    }
+}
+
+/// What of a device's status `kubectl get devices` shows; times left out, or every sample would change it.
+pub fn summary(status: &Value) -> Hash {
+    let conditions = status["conditions"].as_array();
+    let conditions: Vec<Value> = conditions
+        .into_iter()
+        .flatten()
+        .map(|c| {
+            Value::from(vec![
+                c["type"].clone(),
+                c["status"].clone(),
+                c["reason"].clone(),
+                c["message"].clone(),
+            ])
+        })
+        .collect();
+    let mapper = status["mapper"].as_str().unwrap_or_default();
+    let state = status["state"].as_str().unwrap_or_default();
+    Hash::of_json(&serde_json::json!([state, mapper, conditions]))
+}
+
+fn read_node(name: &str, node: &Value) -> (NodeRef, payload::NodeSpec) {
+    let uid = text(node, "/metadata/uid").to_owned();
+    let labels: BTreeMap<String, String> =
+        serde_json::from_value(node["metadata"]["labels"].clone()).unwrap_or_default();
+    let conditions = node["status"]["conditions"].as_array();
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .find(|c| c["type"] == "Ready");
+    let about = NodeRef {
+        uid: uid.clone(),
+        labels: labels.clone(),
+        ready: ready
+            .map(|c| text(c, "/status").to_owned())
+            .unwrap_or_default(),
+    };
+    let spec = payload::NodeSpec {
+        node: name.to_owned(),
+        uid,
+        labels,
+        taints: node["spec"]["taints"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default(),
+        unschedulable: node["spec"]["unschedulable"].as_bool().unwrap_or(false),
+        ..payload::NodeSpec::default()
+    };
+    (about, spec)
+}
+
+#[cfg(test)]
+#[path = "mirror_tests.rs"]
+mod tests;
