@@ -141,7 +141,7 @@ pub(crate) fn compare(schema: Node<'_>, old: &Value, new: &Value) -> Difference 
     let removed = &mut difference.removed;
     match (old, new) {
         (Value::Object(a), Value::Object(b))
-            if !atomic_map(schema) && !(a.is_empty() && b.is_empty()) =>
+            if !(atomic_map(schema) || (a.is_empty() && b.is_empty())) =>
         {
             for (name, value) in b {
                 let child = member(schema, name);

@@ -190,11 +190,7 @@ fn generate(roots: impl IntoIterator<Item = fn(&mut SchemaGenerator)>) -> Compon
     for root in roots {
         root(&mut generator);
     }
-    let mut components: Components = generator
-        .take_definitions(false)
-        .into_iter()
-        .map(|(name, schema)| (name, schema))
-        .collect();
+    let mut components: Components = generator.take_definitions(false).into_iter().collect();
     for (name, schema) in &mut components {
         if ANY_JSON.iter().any(|any| name.ends_with(any))
             && let Some(fields) = schema.as_object_mut()

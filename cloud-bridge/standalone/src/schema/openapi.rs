@@ -27,21 +27,31 @@ pub struct Row {
 /// Built documents, kept until the rows of their group-version change.
 #[derive(Debug, Default)]
 pub struct Documents {
-    built: Mutex<BTreeMap<String, (String, Arc<[u8]>)>>,
+    built: Mutex<BTreeMap<String, Built>>,
+}
+
+#[derive(Debug)]
+struct Built {
+    fingerprint: String,
+    bytes: Arc<[u8]>,
 }
 
 impl Documents {
     /// The document as JSON, from the cache if the rows are still the same. `rows` are the
     /// rows of this group-version only.
     pub fn get(&self, rows: &[Row]) -> Arc<[u8]> {
-        let hash = fingerprint(rows);
+        let fingerprint = fingerprint(rows);
         let key = rows.first().map(path_of).unwrap_or_default();
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         match built.get(&key) {
-            Some((known, bytes)) if *known == hash => bytes.clone(),
+            Some(known) if known.fingerprint == fingerprint => known.bytes.clone(),
             _ => {
                 let bytes: Arc<[u8]> = document(rows).to_string().into_bytes().into();
-                built.insert(key, (hash, bytes.clone()));
+                let new = Built {
+                    fingerprint,
+                    bytes: bytes.clone(),
+                };
+                built.insert(key, new);
                 bytes
             }
         }
