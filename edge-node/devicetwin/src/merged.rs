@@ -1,0 +1,417 @@
+//! A Device laid over its DeviceModel: what the mapper is told and what may be said of each
+//! property.
+
+use edgebus_api::{self as api, Object, cycle, merge};
+use edgebus_bus::payload::{Access, DeviceConfig, OnReconnect, PropertyConfig, ValueType};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Something wrong with an object, in words for whoever wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// CamelCase word for machines.
+    pub reason: &'static str,
+    /// What, where, the value, what is allowed.
+    pub message: String,
+}
+
+/// One property.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prop {
+    /// What the mapper is told.
+    pub config: PropertyConfig,
+    /// Whether the mapper is told: the Device lists it, or the model says where to find it.
+    pub served: bool,
+    /// Desired value in the Device, as written there.
+    pub spec: Option<String>,
+}
+
+/// Device and model as one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Merged {
+    /// Name of the model.
+    pub model: String,
+    /// Which protocol serves it.
+    pub protocol: String,
+    /// Settings of the protocol.
+    pub protocol_config: Object,
+    /// After an absence.
+    pub on_reconnect: OnReconnect,
+    /// All properties of the model.
+    pub props: BTreeMap<String, Prop>,
+    /// Method name to the properties that it writes.
+    pub methods: BTreeMap<String, Vec<String>>,
+    /// What is wrong; the rest is served all the same.
+    pub problems: Vec<Problem>,
+}
+
+impl Merged {
+    /// What goes to the mapper.
+    pub fn config(&self, uid: &str) -> DeviceConfig {
+        let served = self.props.values().filter(|p| p.served);
+        DeviceConfig {
+            uid: uid.to_owned(),
+            protocol: self.protocol_config.clone(),
+            properties: served.map(|p| p.config.clone()).collect(),
+            on_reconnect: self.on_reconnect,
+        }
+    }
+}
+
+fn names<'a>(list: impl Iterator<Item = &'a str>) -> String {
+    let all: Vec<_> = list.take(21).collect();
+    match all.len() {
+        0 => "none".into(),
+        21 => format!("{}, …", all[..20].join(", ")),
+        _ => all.join(", "),
+    }
+}
+
+fn text_of(data: &Object, key: &str) -> Option<String> {
+    match merge::get(data, key)? {
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+/// Lays `device` over `model`. Never fails: what cannot be used is left out and named.
+pub fn merge(device: &api::Device, model: &api::DeviceModel) -> Merged {
+    let mut problems = Vec::new();
+    let spec = &device.spec;
+    let mut props = BTreeMap::new();
+    for mp in &model.spec.properties {
+        let dp = spec.properties.iter().find(|p| p.name == mp.name);
+        if props.contains_key(&mp.name) {
+            problems.push(Problem {
+                reason: "DuplicateProperty",
+                message: format!(
+                    "model {:?} has property {:?} twice; the first counts",
+                    model.metadata.name, mp.name
+                ),
+            });
+            continue;
+        }
+        props.insert(mp.name.clone(), property(mp, dp, &mut problems));
+    }
+    for dp in &spec.properties {
+        if !props.contains_key(&dp.name) {
+            problems.push(Problem {
+                reason: "PropertyNotInModel",
+                message: format!(
+                    "property {:?} is not in model {:?}; its properties are {}",
+                    dp.name,
+                    model.metadata.name,
+                    names(model.spec.properties.iter().map(|p| p.name.as_str()))
+                ),
+            });
+        }
+    }
+    let protocol = match spec.protocol.protocol_name.as_str() {
+        "" => model.spec.protocol.clone(),
+        own => own.to_owned(),
+    };
+    if protocol.is_empty() {
+        problems.push(Problem {
+            reason: "NoProtocol",
+            message: "spec.protocol.protocolName is empty, and so is the model's spec.protocol; name a mapper's protocol, or mqtt for clients on this node's bus".into(),
+        });
+    }
+    let protocol_config =
+        merge::merged(&model.spec.protocol_config_data, &spec.protocol.config_data);
+    let on_reconnect = match (
+        spec.on_reconnect,
+        text_of(&protocol_config, "onReconnect").as_deref(),
+    ) {
+        (Some(api::OnReconnect::Reapply), _) | (None, Some("reapply")) => OnReconnect::Reapply,
+        _ => OnReconnect::Hold,
+    };
+    let methods = spec
+        .methods
+        .iter()
+        .map(|m| (m.name.clone(), m.property_names.clone()))
+        .collect();
+    Merged {
+        model: model.metadata.name.clone(),
+        protocol,
+        protocol_config,
+        on_reconnect,
+        props,
+        methods,
+        problems,
+    }
+}
+
+fn property(
+    mp: &api::ModelProperty,
+    dp: Option<&api::DeviceProperty>,
+    problems: &mut Vec<Problem>,
+) -> Prop {
+    let nothing = Object::new();
+    let own = dp.map_or(&nothing, |p| &p.visitors.config_data);
+    let mut visitor = merge::merged(&mp.visitors.config_data, own);
+    let served = dp.is_some() || !visitor.is_empty();
+    let mut say = |reason, what: String| {
+        problems.push(Problem {
+            reason,
+            message: format!("property {:?}: {what}", mp.name),
+        });
+    };
+    let mut limit = |field: &str, text: &Option<api::Text>| {
+        let text = text.as_ref()?.as_str().trim();
+        if text.is_empty() {
+            return None;
+        }
+        let number = text.parse::<f64>().ok().filter(|f| f.is_finite());
+        if number.is_none() {
+            say(
+                "BadLimit",
+                format!("{field} {text:?} is not a number; it is ignored"),
+            );
+        }
+        number
+    };
+    let minimum = limit("minimum", &mp.minimum);
+    let maximum = limit("maximum", &mp.maximum);
+    if let (Some(min), Some(max)) = (minimum, maximum)
+        && min > max
+    {
+        say(
+            "BadLimit",
+            format!("minimum {min} is above maximum {max}: no value is allowed"),
+        );
+    }
+    let period =
+        |field: &str, given: Option<&String>| given.cloned().or_else(|| text_of(&visitor, field));
+    let collect_period = period("collectPeriod", dp.and_then(|p| p.collect_period.as_ref()));
+    let collect_ms = cycle::collect(collect_period.as_deref(), dp.and_then(|p| p.collect_cycle))
+        .unwrap_or_else(|e| {
+            say("BadPeriod", format!("{e}; it is read once a second"));
+            Some(cycle::DEFAULT_MS)
+        });
+    let report_period = period("reportPeriod", dp.and_then(|p| p.report_period.as_ref()));
+    let report_ms = cycle::report(report_period.as_deref(), dp.and_then(|p| p.report_cycle))
+        .unwrap_or_else(|e| {
+            say("BadPeriod", format!("{e}; it is reported on change"));
+            None
+        });
+    let deadband = dp
+        .and_then(|p| p.deadband)
+        .or_else(|| text_of(&visitor, "deadband")?.trim().parse().ok())
+        .filter(|d: &f64| d.is_finite() && *d >= 0.0);
+    if let Some(dp) = dp {
+        let mut also = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                visitor.retain(|k, _| !k.eq_ignore_ascii_case(key));
+                visitor.insert(key.to_owned(), value);
+            }
+        };
+        also("scale", dp.scale.map(Value::from));
+        also("bias", dp.bias.map(Value::from));
+        also("byteOrder", dp.byte_order.clone().map(Value::from));
+    }
+    let spec = dp
+        .and_then(|p| p.desired.as_ref())
+        .map(|d| d.value.0.clone())
+        .filter(|text| !text.is_empty());
+    Prop {
+        config: PropertyConfig {
+            name: mp.name.clone(),
+            kind: kind(mp.kind),
+            access: match mp.access_mode {
+                api::AccessMode::ReadWrite => Access::ReadWrite,
+                api::AccessMode::ReadOnly => Access::ReadOnly,
+            },
+            minimum,
+            maximum,
+            unit: Some(mp.unit.clone()).filter(|u| !u.is_empty()),
+            visitor,
+            collect_ms,
+            report_ms,
+            deadband,
+        },
+        served,
+        spec,
+    }
+}
+
+fn kind(kind: api::PropertyType) -> ValueType {
+    match kind {
+        api::PropertyType::Int => ValueType::Int,
+        api::PropertyType::Float => ValueType::Float,
+        api::PropertyType::Double => ValueType::Double,
+        api::PropertyType::String => ValueType::String,
+        api::PropertyType::Boolean => ValueType::Boolean,
+        api::PropertyType::Bytes => ValueType::Bytes,
+        api::PropertyType::Stream => ValueType::Stream,
+    }
+}
+
+/// Are two values of this property the same, as far as the device can show?
+pub fn same(config: &PropertyConfig, a: &Value, b: &Value) -> bool {
+    if a == b {
+        return true;
+    }
+    let (Some(x), Some(y)) = (a.as_f64(), b.as_f64()) else {
+        return false;
+    };
+    // Half a step of the device's own resolution, and what a deadband keeps from being reported.
+    let step = text_of(&config.visitor, "scale")
+        .and_then(|s| s.trim().parse::<f64>().ok())
+        .filter(|s| s.is_finite())
+        .map_or(0.0, |s| s.abs() / 2.0);
+    // A step of 1 or none leaves whole numbers exact.
+    let step = if step >= 0.5 && config.kind == ValueType::Int {
+        0.0
+    } else {
+        step
+    };
+    let slack = step.max(config.deadband.unwrap_or(0.0));
+    if config.kind == ValueType::Int && slack == 0.0 && a.is_i64() && b.is_i64() {
+        // They differ, even where a double could not tell.
+        return false;
+    }
+    let float = match config.kind {
+        ValueType::Int => 0.0,
+        ValueType::Float => x.abs().max(y.abs()) * 1e-6,
+        _ => x.abs().max(y.abs()) * 1e-12,
+    };
+    (x - y).abs() <= slack + float
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn model(properties: Value) -> api::DeviceModel {
+        serde_json::from_value(json!({
+            "metadata": {"name": "m"},
+            "spec": {"protocol": "modbus", "protocolConfigData": {"timeout": 1, "port": 502},
+                     "properties": properties},
+        }))
+        .unwrap()
+    }
+    fn device(spec: Value) -> api::Device {
+        serde_json::from_value(json!({"metadata": {"name": "d"}, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn the_device_lies_over_its_model() {
+        let m = model(json!([
+            {"name": "t", "type": "INT", "minimum": "0", "maximum": 100, "unit": "C",
+             "visitors": {"configData": {"register": "HoldingRegister", "offset": 1}}},
+            {"name": "unseen", "type": "STRING", "accessMode": "ReadOnly"},
+        ]));
+        let d = device(json!({
+            "deviceModelRef": {"name": "m"},
+            "protocol": {"protocolName": "Modbus", "configData": {"Port": "1502"}},
+            "properties": [{
+                "name": "t", "collectCycle": 10_000_000_000i64, "deadband": "0.5", "scale": 0.1,
+                "desired": {"value": 21}, "visitors": {"configData": {"Offset": "2"}},
+            }],
+        }));
+        let merged = merge(&d, &m);
+        assert_eq!(merged.problems, []);
+        assert_eq!(merged.protocol, "Modbus");
+        assert_eq!(
+            Value::from(merged.protocol_config.clone()),
+            json!({"timeout": 1, "Port": "1502"})
+        );
+        let config = merged.config("u");
+        assert_eq!(
+            config.properties.len(),
+            1,
+            "what nobody can find is not served"
+        );
+        let t = &config.properties[0];
+        assert_eq!(
+            (t.minimum, t.maximum, t.collect_ms),
+            (Some(0.0), Some(100.0), Some(10_000))
+        );
+        assert_eq!((t.report_ms, t.deadband), (None, Some(0.5)));
+        assert_eq!(
+            Value::from(t.visitor.clone()),
+            json!({"register": "HoldingRegister", "Offset": "2", "scale": 0.1})
+        );
+        assert_eq!(merged.props["t"].spec.as_deref(), Some("21"));
+        assert_eq!(merged.props["unseen"].config.access, Access::ReadOnly);
+    }
+
+    #[test]
+    fn problems_say_what_where_and_what_is_allowed() {
+        let m = model(
+            json!([{"name": "a", "type": "INT", "minimum": "x", "maximum": "5"},
+                             {"name": "b", "type": "INT", "minimum": 9, "maximum": "5"}]),
+        );
+        let d = device(json!({"properties": [
+            {"name": "zz"}, {"name": "a", "collectPeriod": "soon"}]}));
+        let merged = merge(&d, &m);
+        let all: Vec<_> = merged
+            .problems
+            .iter()
+            .map(|p| (p.reason, p.message.as_str()))
+            .collect();
+        for (reason, says) in [
+            ("BadLimit", "minimum \"x\" is not a number"),
+            ("BadLimit", "minimum 9 is above maximum 5"),
+            ("BadPeriod", "collectPeriod \"soon\" is not a period"),
+            (
+                "PropertyNotInModel",
+                "property \"zz\" is not in model \"m\"; its properties are a, b",
+            ),
+        ] {
+            assert!(
+                all.iter().any(|(r, m)| *r == reason && m.contains(says)),
+                "{says}: {all:?}"
+            );
+        }
+        assert_eq!(merged.props["a"].config.collect_ms, Some(1000));
+        let none = merge(&device(json!({})), &api::DeviceModel::default());
+        assert_eq!(none.problems[0].reason, "NoProtocol");
+    }
+
+    #[test]
+    fn equality_knows_the_device_s_resolution() {
+        let config = |kind: &str, more: Value| -> PropertyConfig {
+            let mut all = json!({"name": "p", "type": kind});
+            all.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            serde_json::from_value(all).unwrap()
+        };
+        let scaled = json!({"visitor": {"Scale": "0.1"}});
+        for (kind, more, a, b, is) in [
+            ("INT", json!({}), json!(21), json!(21), true),
+            ("INT", json!({}), json!(21), json!(22), false),
+            (
+                "INT",
+                json!({"visitor": {"scale": 1}}),
+                json!(21),
+                json!(22),
+                false,
+            ),
+            (
+                "INT",
+                json!({}),
+                json!(i64::MAX),
+                json!(i64::MAX - 1),
+                false,
+            ),
+            ("FLOAT", json!({}), json!(0.1), json!(0.1f32 as f64), true),
+            ("FLOAT", scaled.clone(), json!(21.37), json!(21.4), true),
+            ("FLOAT", scaled, json!(21.37), json!(21.5), false),
+            (
+                "DOUBLE",
+                json!({"deadband": 0.5}),
+                json!(1.0),
+                json!(1.4),
+                true,
+            ),
+            ("DOUBLE", json!({}), json!(21), json!(21.0), true),
+            ("STRING", json!({}), json!("a"), json!("b"), false),
+            ("BOOLEAN", json!({}), json!(true), json!(false), false),
+        ] {
+            assert_eq!(same(&config(kind, more), &a, &b), is, "{kind} {a} {b}");
+        }
+    }
+}
