@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgebus_linkproto::{LINK_PATH, SUBPROTOCOL, limits};
+use edgebus_linkproto::{EnrolError, LINK_PATH, SUBPROTOCOL, limits};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use thiserror::Error;
@@ -18,7 +18,7 @@ use tungstenite::http::HeaderValue;
 use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tungstenite::protocol::WebSocketConfig;
 
-pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
+pub type Socket = Box<WebSocketStream<TlsStream<TcpStream>>>;
 
 #[derive(Debug, Error)]
 pub enum DialError {
@@ -42,10 +42,29 @@ pub enum DialError {
         #[source]
         source: Box<tungstenite::Error>,
     },
+    #[error("{server} refused the link ({status}): {why}")]
+    Refused {
+        server: String,
+        status: u16,
+        why: String,
+    },
     #[error("{server} does not speak {SUBPROTOCOL}")]
     Subprotocol { server: String },
     #[error("{server} did not answer within {waited:?}")]
     Timeout { server: String, waited: Duration },
+}
+
+impl DialError {
+    /// The other end knows us and says no: it will say the same in a second.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            DialError::Refused {
+                status: 401 | 403,
+                ..
+            }
+        )
+    }
 }
 
 /// Host and port of cloud-bridge.
@@ -141,9 +160,16 @@ pub async fn link(
 }
 
 async fn websocket(server: &Server, config: Arc<ClientConfig>) -> Result<Socket, DialError> {
-    let refused = |source: tungstenite::Error| DialError::WebSocket {
-        server: server.to_string(),
-        source: Box::new(source),
+    let refused = |source: tungstenite::Error| match source {
+        tungstenite::Error::Http(answer) => DialError::Refused {
+            server: server.to_string(),
+            status: answer.status().as_u16(),
+            why: why(answer.body().as_deref().unwrap_or_default()),
+        },
+        source => DialError::WebSocket {
+            server: server.to_string(),
+            source: Box::new(source),
+        },
     };
     let stream = tls(server, config).await?;
     let mut request = format!("wss://{server}{LINK_PATH}")
@@ -169,7 +195,15 @@ async fn websocket(server: &Server, config: Arc<ClientConfig>) -> Result<Socket,
             server: server.to_string(),
         });
     }
-    Ok(socket)
+    Ok(Box::new(socket))
+}
+
+/// The reason in an answer: the `why` of our JSON, or the text as it is.
+fn why(body: &[u8]) -> String {
+    match serde_json::from_slice::<EnrolError>(body) {
+        Ok(refusal) => refusal.why,
+        Err(_) => String::from_utf8_lossy(body).chars().take(200).collect(),
+    }
 }
 
 #[cfg(test)]

@@ -39,10 +39,6 @@ impl Board {
         }
     }
 
-    pub fn is_up(&self) -> bool {
-        self.state == LinkUp::Up
-    }
-
     /// True if that is news.
     pub fn set(&mut self, state: LinkUp, why: Option<String>) -> bool {
         let news = self.state != state || self.why != why;

@@ -62,12 +62,19 @@ pub fn joining(ca_hash: Hash) -> Result<ClientConfig, TlsSetupError> {
 }
 
 /// Why a server's chain is not ours.
-#[derive(Debug, Error)]
+#[derive(Error)]
 #[error(
     "the server's certificate chain has no CA with the hash in the join token: wrong server, an old token, \
      or somebody in between"
 )]
 struct NoSuchCa;
+
+/// rustls shows the causes of its errors in their Debug form, also to people.
+impl std::fmt::Debug for NoSuchCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
 
 #[derive(Debug)]
 struct PinnedCa {

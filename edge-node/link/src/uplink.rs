@@ -5,8 +5,8 @@
 //! from the object it belongs to: only with that gone is the deletion sent.
 
 use bytes::Bytes;
-use edgebus_bus::{Name, NodeName, Scope, Topic, table};
-use edgebus_linkproto::{Hash, Item, Kind, KindError};
+use edgebus_bus::{Name, Scope, Topic, table};
+use edgebus_linkproto::{Hash, Item, Kind};
 use serde::Deserialize;
 
 /// Filters of the state that goes up.
@@ -31,18 +31,18 @@ pub fn filters() -> Vec<String> {
 }
 
 /// Under which kind a topic goes up; None for what does not.
-pub fn kind_of(topic: &Topic) -> Option<Result<Kind, KindError>> {
+pub fn kind_of(topic: &Topic) -> Option<Kind> {
     let kind = match topic {
         Topic::NodeStatus {} => Kind::NODE_STATUS,
         Topic::PodStatus { .. } => Kind::POD_STATUS,
         Topic::Twin { .. } => Kind::TWIN,
         _ => return None,
     };
-    Some(Kind::new(kind))
+    Kind::new(kind).ok()
 }
 
 /// The object that a topic's content is about, as it lies on the bus.
-pub fn owner(topic: &Topic) -> Option<(&'static str, Topic)> {
+pub fn owner(topic: &Topic) -> Option<(Kind, Topic)> {
     let (kind, ns, name) = match topic {
         Topic::Twin { ns, name } => ("device", ns, name),
         Topic::PodStatus { ns, name } => ("pod", ns, name),
@@ -54,7 +54,7 @@ pub fn owner(topic: &Topic) -> Option<(&'static str, Topic)> {
         ns,
         name: name.clone(),
     };
-    Some((kind, topic))
+    Some((Kind::new(kind).ok()?, topic))
 }
 
 /// The twin or status of an object.
@@ -101,7 +101,7 @@ pub fn item(payload: &Bytes, owner_uid: Option<&str>) -> Item {
 }
 
 /// Only our own node's words go up.
-pub fn is_ours(topic: &Topic, payload: &[u8], node: &NodeName) -> bool {
+pub fn is_ours(topic: &Topic, payload: &[u8], node: &str) -> bool {
     #[derive(Deserialize)]
     struct Named {
         #[serde(default)]
@@ -109,7 +109,7 @@ pub fn is_ours(topic: &Topic, payload: &[u8], node: &NodeName) -> bool {
     }
     match topic {
         Topic::NodeStatus {} => serde_json::from_slice::<Named>(payload)
-            .is_ok_and(|named| named.node.is_empty() || named.node == node.as_str()),
+            .is_ok_and(|named| named.node.is_empty() || named.node == node),
         _ => true,
     }
 }
@@ -125,7 +125,7 @@ mod tests {
             name: Name::new("b").unwrap(),
         };
         let (kind, device) = owner(&twin).unwrap();
-        assert_eq!(kind, "device");
+        assert_eq!(kind.as_str(), "device");
         assert_eq!(owned(&device), Some(twin));
         assert_eq!(owner(&Topic::NodeStatus {}), None);
     }
@@ -141,9 +141,9 @@ mod tests {
 
     #[test]
     fn another_nodes_status_stays_here() {
-        let node = NodeName::new("n1").unwrap();
-        assert!(is_ours(&Topic::NodeStatus {}, br#"{"node":"n1"}"#, &node));
-        assert!(!is_ours(&Topic::NodeStatus {}, br#"{"node":"n2"}"#, &node));
-        assert!(!is_ours(&Topic::NodeStatus {}, b"{", &node));
+        let node = "n1";
+        assert!(is_ours(&Topic::NodeStatus {}, br#"{"node":"n1"}"#, node));
+        assert!(!is_ours(&Topic::NodeStatus {}, br#"{"node":"n2"}"#, node));
+        assert!(!is_ours(&Topic::NodeStatus {}, b"{", node));
     }
 }

@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use crate::Hash;
 
-/// Where a node asks for its certificate.
+/// Where a node asks for its certificate. The endpoint's TLS chain there must carry the CA certificate itself
+/// (leaf first, then the CA): a joining node knows the CA by its hash only and has nothing else to check with.
 pub const ENROL_PATH: &str = "/v1/enrol";
 /// Where the WebSocket of the link is.
 pub const LINK_PATH: &str = "/v1/link";
@@ -18,7 +19,7 @@ pub const SUBPROTOCOL: &str = "edgebus.link.v1";
 /// `edgebus1.<SHA-256 of the CA certificate, hex>.<id>.<secret>`: what `edgebus token create` prints.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinToken {
-    /// SHA-256 over the DER bytes of the CA certificate.
+    /// SHA-256 over the DER bytes of the CA certificate, which must be in the endpoint's TLS chain.
     pub ca: Hash,
     /// Names the Secret; not secret itself.
     pub id: String,

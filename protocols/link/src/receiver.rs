@@ -156,6 +156,15 @@ impl Receiver {
         })
     }
 
+    /// uid of what is held on a topic.
+    pub fn uid(&self, kind: &Kind, topic: &str) -> Option<&str> {
+        self.kinds
+            .get(kind)?
+            .held
+            .get(topic)
+            .map(|(uid, _)| uid.as_str())
+    }
+
     /// Effects without a result.
     pub fn pending(&self) -> usize {
         self.pending.len()
