@@ -1,1 +1,9 @@
-//! The light kubelet: the node's own status and heartbeat.
+//! The light kubelet, as far as the node itself: what it is and how it is (`node/status`), and
+//! that it lives (`node/beat`, after each finished pass).
+
+mod condition;
+mod machine;
+mod run;
+mod status;
+
+pub use run::{Config, run};
