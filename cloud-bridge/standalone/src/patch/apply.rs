@@ -151,6 +151,8 @@ pub fn apply(
 
 /// Records in `new.metadata.managedFields` what a create, update or patch changed.
 /// `old` is `None` for a create. A write that changes nothing leaves the record as it was.
+/// Fields that the same manager applies stay with its apply, so the record is right whether
+/// or not this is called for the result of an [`apply`].
 pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, who: &Who<'_>) {
     if managed::is_reset(new) {
         managed::write(new, Vec::new());
@@ -165,6 +167,14 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, who: 
     let mut changed = difference.changed;
     managed::strip(&mut changed, who.part);
     let mut mine = Entry::of(who, Operation::Update);
+    for entry in &entries {
+        let own_apply = entry.operation == Operation::Apply
+            && entry.manager == mine.manager
+            && entry.subresource == mine.subresource;
+        if own_apply {
+            changed.subtract_with_parents(&entry.fields);
+        }
+    }
     let last = take(&mut entries, &mine);
     for entry in &mut entries {
         entry.fields.subtract(&changed);

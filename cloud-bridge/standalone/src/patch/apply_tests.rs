@@ -262,6 +262,25 @@ fn an_update_that_changes_nothing_leaves_the_record_alone() {
 }
 
 #[test]
+fn what_a_manager_applies_stays_with_its_apply_when_the_write_is_tracked() {
+    let spec = |replicas: i32| deployment(json!({"replicas": replicas}));
+    let old = applied(None, &spec(1), "one");
+    let mut new = applied(Some(&old), &spec(2), "one");
+    new["spec"]["minReadySeconds"] = json!(5);
+    track_update(Some(&old), &mut new, &deployments(), &who("one"));
+    assert_eq!(
+        owned(&new, "one", Operation::Apply),
+        json!({"f:spec": {"f:replicas": {}}})
+    );
+    assert_eq!(
+        owned(&new, "one", Operation::Update),
+        json!({"f:spec": {"f:minReadySeconds": {}}})
+    );
+    let again = applied(Some(&new), &spec(3), "one");
+    assert_eq!(again["spec"]["replicas"], 3);
+}
+
+#[test]
 fn a_record_can_be_reset_but_not_applied() {
     let live = applied(None, &deployment(json!({"replicas": 1})), "one");
     let mut reset = live.clone();

@@ -107,6 +107,17 @@ impl Fields {
         });
     }
 
+    /// As [`Fields::subtract`], and what leads to a member of `other` goes too.
+    pub fn subtract_with_parents(&mut self, other: &Fields) {
+        self.own &= other.is_empty();
+        self.below.retain(|step, child| {
+            if let Some(other) = other.below.get(step) {
+                child.subtract_with_parents(other);
+            }
+            !child.is_empty()
+        });
+    }
+
     pub fn intersection(&self, other: &Fields) -> Fields {
         let mut common = Fields {
             own: self.own && other.own,
