@@ -58,6 +58,8 @@ pub(super) struct Engine {
     rx: LinkRx,
     generation: usize,
     fences: u64,
+    /// Filters subscribed since the last wait.
+    unsettled: usize,
 }
 
 impl Engine {
@@ -89,6 +91,7 @@ impl Engine {
             rx,
             generation,
             fences: 0,
+            unsettled: 0,
         };
         for fence in FENCES {
             // No real filter has this id: the table counts from 1 and never gets here.
@@ -98,7 +101,7 @@ impl Engine {
         // buffer of notifications.
         engine.flush(&mut Vec::new()).await?;
         for (filter, id) in filters {
-            engine.subscribe(filter, id);
+            engine.subscribe(filter, id).await?;
         }
         engine.flush(&mut Vec::new()).await?;
         Ok(engine)
@@ -115,8 +118,20 @@ impl Engine {
         self.push(Packet::Unsubscribe(Unsubscribe { pkid: 1, filters }, None));
     }
 
-    pub(super) fn subscribe(&mut self, filter: &str, id: FilterId) {
+    /// Only ahead of a batch's messages. Now and then it waits for the engine, because a debug
+    /// build of rumqttd looks at all new filters for each.
+    pub(super) async fn subscribe(
+        &mut self,
+        filter: &str,
+        id: FilterId,
+    ) -> Result<(), EngineError> {
         self.push(subscribe(prefixed_filter(filter), id.0));
+        self.unsettled += 1;
+        if self.unsettled >= 64 {
+            self.unsettled = 0;
+            self.flush(&mut Vec::new()).await?;
+        }
+        Ok(())
     }
 
     pub(super) fn publish(&mut self, topic: &str, seq: u64) {
@@ -133,7 +148,7 @@ impl Engine {
     /// filter, not in the order of sequences. After an error the engine is of no further use.
     pub(super) async fn flush(&mut self, hits: &mut Vec<Hit>) -> Result<(), EngineError> {
         self.fences += 1;
-        let topic = FENCES[usize::from(self.fences % 2 == 0)];
+        let topic = FENCES[(self.fences % 2) as usize];
         let fence = Bytes::copy_from_slice(&self.fences.to_be_bytes());
         let publish = Publish::new(Bytes::from_static(topic.as_bytes()), fence.clone(), false);
         let sent = self.tx.send(Packet::Publish(publish, None)).await;

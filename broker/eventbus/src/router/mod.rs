@@ -19,6 +19,8 @@
 //!   into a new Router before anything of it was delivered: nothing is lost and nothing comes
 //!   twice. If that fails again the pump matches the batch by itself.
 //!
+//! A batch of few messages and filters may be matched in place ([`Limits::direct`]).
+//!
 //! rumqttd keeps a log per filter and a cache entry per topic for ever, so the engine is
 //! replaced between two batches when its [`Limits`] are passed.
 

@@ -1,5 +1,6 @@
 //! The one task that feeds the engine and fills the links' queues, batch by batch.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -91,8 +92,12 @@ pub(super) struct Pump {
     table: Table,
     engine: Option<Engine>,
     load: Load,
+    /// Filters that the running engine does not know yet.
+    subscribe: HashMap<FilterId, Arc<str>>,
     /// Filters that the engine matches and nobody holds any more.
     unsubscribe: Vec<Arc<str>>,
+    /// Whether this batch is in the engine's logs.
+    crossed: bool,
     last_link: u64,
     hits: Vec<Hit>,
     receivers: Vec<(LinkId, Matched)>,
@@ -112,6 +117,8 @@ impl Pump {
             table: Table::default(),
             engine: None,
             load: Load::default(),
+            subscribe: HashMap::new(),
+            crossed: false,
             unsubscribe: Vec::new(),
             last_link: 0,
             hits: Vec::new(),
@@ -124,13 +131,9 @@ impl Pump {
         let mut batch = Vec::new();
         while self.take(&mut batch).await {
             self.hits.clear();
-            let publishes = batch
-                .iter()
-                .any(|command| matches!(command, Command::Publish { .. }));
-            let new = self.intern(&batch);
-            if publishes || !new.is_empty() || has_poison(&batch) {
-                self.match_batch(&batch, new).await;
-            }
+            self.crossed = false;
+            self.intern(&batch);
+            self.match_batch(&batch).await;
             self.hits.sort_unstable();
             self.apply(&mut batch);
             self.settle().await;
@@ -165,26 +168,38 @@ impl Pump {
         true
     }
 
-    /// Gives ids to the filters of the batch; returns those that the engine does not know. They
-    /// are subscribed ahead of the batch, and the table decides what is delivered.
-    fn intern(&mut self, batch: &[Command]) -> Vec<(Arc<str>, FilterId)> {
-        let mut new = Vec::new();
+    /// Gives ids to the filters of the batch. Those that the engine does not know are
+    /// subscribed ahead of the batch, and the table decides what is delivered.
+    fn intern(&mut self, batch: &[Command]) {
         for command in batch {
             if let Command::Subscribe { link, filter, .. } = command
                 && self.table.has_link(*link)
                 && let (id, true) = self.table.intern(filter)
+                && self.engine.is_some()
             {
-                new.push((filter.clone(), id));
+                self.subscribe.insert(id, filter.clone());
             }
         }
-        new
     }
 
     /// Fills `hits`, whatever happens to the engine.
-    async fn match_batch(&mut self, batch: &[Command], new: Vec<(Arc<str>, FilterId)>) {
+    async fn match_batch(&mut self, batch: &[Command]) {
+        let has = |what: fn(&Command) -> bool| batch.iter().filter(|c| what(c)).count();
+        let publishes = has(|command| matches!(command, Command::Publish { .. }));
+        let poisoned = has(|command| matches!(command, Command::Poison)) > 0;
+        if publishes == 0 && !poisoned {
+            return;
+        }
+        if !poisoned && publishes * self.table.filter_count() <= self.limits.direct {
+            self.match_directly(batch);
+            return;
+        }
         for attempt in 0..ATTEMPTS {
-            match self.ask_engine(batch, &new, attempt == 0).await {
-                Ok(()) => return,
+            match self.ask_engine(batch, attempt == 0).await {
+                Ok(()) => {
+                    self.crossed = true;
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the router's engine is replaced");
                     count(&self.counters.deaths, 1);
@@ -193,6 +208,11 @@ impl Pump {
             }
         }
         count(&self.counters.unaided, 1);
+        self.hits.clear();
+        self.match_directly(batch);
+    }
+
+    fn match_directly(&mut self, batch: &[Command]) {
         for command in batch {
             if let Command::Publish { seq, message } = command {
                 let matching = self
@@ -205,12 +225,7 @@ impl Pump {
         }
     }
 
-    async fn ask_engine(
-        &mut self,
-        batch: &[Command],
-        new: &[(Arc<str>, FilterId)],
-        poison: bool,
-    ) -> Result<(), EngineError> {
+    async fn ask_engine(&mut self, batch: &[Command], poison: bool) -> Result<(), EngineError> {
         self.hits.clear();
         let engine = match &mut self.engine {
             Some(engine) => {
@@ -218,12 +233,13 @@ impl Pump {
                     engine.unsubscribe(&filter);
                     self.load.died();
                 }
-                for (filter, id) in new {
-                    engine.subscribe(filter, *id);
+                for (id, filter) in self.subscribe.drain() {
+                    engine.subscribe(&filter, id).await?;
                 }
                 engine
             }
             none => {
+                self.subscribe.clear();
                 self.unsubscribe.clear();
                 let filters = self.table.filters().map(|(filter, id)| (&**filter, id));
                 none.insert(Engine::start(filters).await?)
@@ -300,8 +316,10 @@ impl Pump {
 
     fn deliver(&mut self, seq: u64, message: &Arc<Message>, filters: &[FilterId]) {
         count(&self.counters.published, 1);
-        for filter in filters {
-            self.load.hit(&message.topic, *filter);
+        if self.crossed {
+            for filter in filters {
+                self.load.hit(&message.topic, *filter);
+            }
         }
         let mut receivers = std::mem::take(&mut self.receivers);
         self.table.receivers(filters, &mut receivers);
@@ -331,9 +349,11 @@ impl Pump {
 
     /// Between two batches nothing is in the engine, so here it may be replaced.
     async fn settle(&mut self) {
-        let mut swept = self.table.sweep();
-        if self.engine.is_some() {
-            self.unsubscribe.append(&mut swept);
+        for (id, filter) in self.table.sweep() {
+            let unknown = self.subscribe.remove(&id).is_some() || self.engine.is_none();
+            if !unknown {
+                self.unsubscribe.push(filter);
+            }
         }
         let live = self.table.filter_count();
         if self.load.passes(&self.limits, live) {
@@ -347,17 +367,12 @@ impl Pump {
 
     async fn drop_engine(&mut self) {
         self.load = Load::default();
+        self.subscribe.clear();
         self.unsubscribe.clear();
         if let Some(engine) = self.engine.take() {
             engine.retire().await;
         }
     }
-}
-
-fn has_poison(batch: &[Command]) -> bool {
-    batch
-        .iter()
-        .any(|command| matches!(command, Command::Poison))
 }
 
 /// Who asked may have gone away; that is no error.

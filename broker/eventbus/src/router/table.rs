@@ -104,15 +104,15 @@ impl Table {
         }
     }
 
-    /// Forgets the filters that nobody holds and returns their text.
-    pub(super) fn sweep(&mut self) -> Vec<Arc<str>> {
+    /// Forgets the filters that nobody holds and returns them.
+    pub(super) fn sweep(&mut self) -> Vec<(FilterId, Arc<str>)> {
         let mut swept = Vec::new();
         for id in std::mem::take(&mut self.idle) {
             if self.entries.get(&id).is_some_and(|e| e.links.is_empty())
                 && let Some(entry) = self.entries.remove(&id)
             {
                 self.ids.remove(&entry.filter);
-                swept.push(entry.filter);
+                swept.push((id, entry.filter));
             }
         }
         swept
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(table.part(LinkId(1), "a"), Some(false));
         assert!(table.sweep().is_empty());
         table.remove_link(LinkId(2));
-        assert_eq!(table.sweep(), [a]);
+        assert_eq!(table.sweep(), [(FilterId(1), a)]);
         assert_eq!(table.filter_count(), 0);
     }
 
