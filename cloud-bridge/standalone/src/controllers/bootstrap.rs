@@ -12,6 +12,7 @@ pub(super) fn options() -> WriteOptions {
         manager_given: true,
         validation: FieldValidation::Ignore,
         force: false,
+        applied: false,
     }
 }
 

@@ -69,6 +69,7 @@ impl Request {
             manager_given: given.is_some(),
             validation,
             force: self.query.flag("force"),
+            applied: false,
         })
     }
 

@@ -63,7 +63,7 @@ impl Api {
         let attempts = if prefix.is_empty() { 1 } else { NAME_ATTEMPTS };
         for attempt in 1..=attempts {
             if !prefix.is_empty() {
-                let kept = &prefix[..prefix.floor_char_boundary(58)];
+                let kept: String = prefix.chars().take(58).collect();
                 metadata(&mut object)
                     .insert("name".into(), json!(format!("{kept}{}", names::suffix())));
             }

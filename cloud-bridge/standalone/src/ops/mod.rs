@@ -50,6 +50,8 @@ pub struct WriteOptions {
     pub manager_given: bool,
     pub validation: FieldValidation,
     pub force: bool,
+    /// Set by server-side apply, which records its fields itself.
+    pub applied: bool,
 }
 
 /// One object and the endpoint it is written through.

@@ -94,6 +94,10 @@ impl Api {
         options: &WriteOptions,
     ) -> Result<Written> {
         let resource = target.resource;
+        let options = &WriteOptions {
+            applied: true,
+            ..options.clone()
+        };
         if !options.manager_given {
             let cause = Cause::required("fieldManager", "is required for apply patch");
             return Err(ApiError::invalid(

@@ -371,6 +371,9 @@ pub(super) fn finish(
     part: Part,
     options: &WriteOptions,
 ) -> Value {
+    if options.applied {
+        return new;
+    }
     let api_version = resource.api_version();
     let now = time::now();
     if let Some(schema) = resource.schema() {

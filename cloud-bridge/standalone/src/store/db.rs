@@ -205,6 +205,14 @@ fn load(connection: &Connection) -> Result<Loaded, Unreadable> {
 }
 
 impl Db {
+    /// Makes the file full, as a disk can be; 0 takes the limit away.
+    #[cfg(test)]
+    pub fn limit_pages(&self, pages: u32) -> rusqlite::Result<()> {
+        let pages = if pages == 0 { u32::MAX - 1 } else { pages };
+        self.connection
+            .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+    }
+
     pub fn commit<'a>(
         &mut self,
         changes: impl Iterator<Item = (&'a Key, &'a Event)>,

@@ -127,6 +127,10 @@ impl Store {
     /// Opens or creates the database in `dir`. A database that cannot be read is moved aside.
     pub fn open(dir: &Path) -> Result<Store, OpenError> {
         let (db, loaded) = db::open(dir)?;
+        Store::start(db, loaded)
+    }
+
+    fn start(db: db::Db, loaded: db::Loaded) -> Result<Store, OpenError> {
         let mut state = State {
             revision: loaded.revision,
             ..State::default()
@@ -406,4 +410,4 @@ fn undo(shared: &Shared, batch: Vec<Pending>, why: &str) {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;
