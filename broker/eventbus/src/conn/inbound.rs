@@ -226,10 +226,8 @@ impl Conn {
             return;
         }
         let mut properties = Properties::NONE;
-        if self.version == Version::V5 && self.explain {
-            if let Some(why) = why {
-                properties.reason_string = Some(why);
-            }
+        if self.version == Version::V5 && self.explain && why.is_some() {
+            properties.reason_string = why;
         }
         self.output.put(&Packet::PubAck(Ack {
             packet_id: done.packet_id,
