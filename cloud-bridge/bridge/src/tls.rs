@@ -83,7 +83,8 @@ pub fn server(ca: &Ca, names: &[String], grace: Duration) -> anyhow::Result<Arc<
         .with_protocol_versions(&[&rustls::version::TLS13])
         .context("TLS 1.3")?
         .with_client_cert_verifier(Arc::new(Verifier { inner, grace }))
-        .with_single_cert(vec![cert], key)
+        // The CA goes along: a joining node knows it by its hash only.
+        .with_single_cert(vec![cert, ca.cert_der().clone()], key)
         .context("the endpoint's certificate")?;
     Ok(Arc::new(config))
 }
