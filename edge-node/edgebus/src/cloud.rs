@@ -1,0 +1,63 @@
+//! The processes and commands of the cloud side.
+
+use crate::cli::{BridgeArgs, StandaloneArgs, TokenCommand};
+use crate::signals::stop_on_signal;
+use crate::table;
+use anyhow::{Context, Result, bail};
+use edgebus_bridge::TokenSpec;
+use edgebus_bus::NodeName;
+use edgebus_client::unit::BadConfig;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// `edgebus cloud-bridge`.
+pub async fn bridge(args: BridgeArgs) -> Result<()> {
+    let mut config = edgebus_bridge::Config { kubeconfig: args.kubeconfig, names: args.advertise, health: args.health, namespace: args.namespace, ..Default::default() };
+    if let Some(s) = args.cert_life_s {
+        config.cert_life = Duration::from_secs(s);
+    }
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone()));
+    edgebus_bridge::run(config, listener, stop).await
+}
+
+/// `edgebus standalone`.
+pub async fn standalone(args: StandaloneArgs) -> Result<()> {
+    let mut config = edgebus_standalone::Config::new(args.data_dir);
+    config.listen = args.listen;
+    config.sans = args.sans;
+    config.kubeconfig = args.kubeconfig;
+    config.node_grace = Duration::from_secs(args.node_grace_s);
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone()));
+    edgebus_standalone::run(config, listener, stop).await
+}
+
+/// `edgebus token …`.
+pub async fn token(command: TokenCommand) -> Result<()> {
+    match command {
+        TokenCommand::Create { cluster, node, hours, uses } => {
+            let node = node.map(NodeName::new).transpose().map_err(|e| BadConfig(e.to_string()))?;
+            let spec = TokenSpec { namespace: cluster.namespace, life: Duration::from_secs(u64::from(hours) * 3600), uses, node };
+            println!("{}", edgebus_bridge::token_create(cluster.kubeconfig, spec).await?);
+        }
+        TokenCommand::List { cluster } => {
+            let tokens = edgebus_bridge::token_list(cluster.kubeconfig, &cluster.namespace).await?;
+            let rows: Vec<_> = tokens
+                .into_iter()
+                .map(|t| vec![t.id, t.expires, t.uses_left.to_string(), t.node.unwrap_or_else(|| "any".into()), if t.expired { "expired" } else { "" }.into()])
+                .collect();
+            print!("{}", table::print(&["ID", "EXPIRES", "USES LEFT", "NODE", ""], &rows));
+        }
+        TokenCommand::Delete { cluster, id } => {
+            if !edgebus_bridge::token_delete(cluster.kubeconfig, &cluster.namespace, &id).await? {
+                bail!("there is no token {id:?}");
+            }
+            println!("deleted");
+        }
+    }
+    Ok(())
+}
