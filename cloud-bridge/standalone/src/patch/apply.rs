@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::fields::Fields;
+use super::fields::{Fields, Step};
 use super::managed::{self, BEFORE_FIRST_APPLY, Entry, Operation};
 use super::structure::{compare, fields_of, merge, remove, without_nulls};
 use crate::schema::Schema;
@@ -94,6 +94,7 @@ pub fn apply(
     if matches!(config.pointer("/metadata/managedFields"), Some(v) if !v.is_null()) {
         return Err(ApplyError::ManagedFieldsSet);
     }
+    let whole_config = config;
     let config = part_of(&without_nulls(config), who.part);
     let empty = empty_object(&config);
     let mut entries = live.map(entries_of).unwrap_or_default();
@@ -129,6 +130,9 @@ pub fn apply(
     for entry in &mut entries {
         entry.fields.subtract(&changed);
         entry.fields.subtract(&difference.removed);
+    }
+    if who.manager == KUBECTL && who.part != Part::Status {
+        sync_last_applied(&mut merged, whole_config);
     }
     // An apply that changes neither the object nor what it owns leaves no trace.
     if let Some(last) = last
@@ -166,6 +170,10 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, who: 
     let difference = compare(Some(schema.view()), old.unwrap_or(&empty), new);
     let mut changed = difference.changed;
     managed::strip(&mut changed, who.part);
+    if who.manager == KUBECTL {
+        // See `sync_last_applied`: written by the server, owned by whoever made it.
+        changed.subtract_with_parents(&annotation_fields());
+    }
     let mut mine = Entry::of(who, Operation::Update);
     for entry in &entries {
         let own_apply = entry.operation == Operation::Apply
@@ -293,6 +301,17 @@ fn conflicts(
     found
 }
 
+/// Keeps the annotation of `kubectl apply` true where it exists, so that a client-side apply
+/// after this one still knows what to remove.
+fn sync_last_applied(object: &mut Value, config: &Value) {
+    let annotation = object
+        .pointer_mut("/metadata/annotations")
+        .and_then(|annotations| annotations.get_mut(LAST_APPLIED));
+    if let Some(annotation) = annotation {
+        *annotation = format!("{config}\n").into();
+    }
+}
+
 /// The fields of the configuration that kubectl keeps in its annotation, the annotation
 /// included.
 fn last_applied(live: &Value, schema: &Schema) -> Option<Fields> {
@@ -315,6 +334,16 @@ fn last_applied(live: &Value, schema: &Schema) -> Option<Fields> {
         }
     }
     Some(fields_of(Some(schema.view()), &config))
+}
+
+fn annotation_fields() -> Fields {
+    let mut path = Fields::leaf();
+    for name in [LAST_APPLIED, "annotations", "metadata"] {
+        let mut outer = Fields::default();
+        outer.put(Step::Field(name.to_owned()), path);
+        path = outer;
+    }
+    path
 }
 
 fn conflict_message(conflicts: &[Conflict]) -> String {

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use super::{ApplyError, Operation, Part, Who, apply, track_update};
 use crate::schema::{Schema, builtin};
 
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 fn deployments() -> Schema {
     builtin::schema("apps", "v1", "Deployment").unwrap()
 }
@@ -205,8 +207,7 @@ fn conflicts_are_told_in_the_words_of_the_api_server() {
 fn server_side_kubectl_takes_over_what_client_side_kubectl_applied() {
     let config = deployment(json!({"replicas": 1}));
     let mut live = config.clone();
-    live["metadata"]["annotations"] =
-        json!({"kubectl.kubernetes.io/last-applied-configuration": config.to_string()});
+    live["metadata"]["annotations"] = json!({LAST_APPLIED: config.to_string()});
     track_update(
         None,
         &mut live,
@@ -216,6 +217,12 @@ fn server_side_kubectl_takes_over_what_client_side_kubectl_applied() {
     let new = deployment(json!({"replicas": 5}));
     let object = applied(Some(&live), &new, "kubectl");
     assert_eq!(object["spec"]["replicas"], 5);
+    // A client-side apply that follows finds what was applied last.
+    let annotation = &object["metadata"]["annotations"][LAST_APPLIED];
+    assert_eq!(*annotation, format!("{new}\n"));
+    let mut tracked = object.clone();
+    track_update(Some(&live), &mut tracked, &deployments(), &who("kubectl"));
+    assert_eq!(tracked, object);
     assert_eq!(conflicts(&live, &new, "flux"), [".spec.replicas"]);
 }
 

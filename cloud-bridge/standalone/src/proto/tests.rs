@@ -58,6 +58,27 @@ fn zeroes_of_values_are_left_out_and_those_of_pointers_kept() {
 }
 
 #[test]
+fn delete_options_are_one_message_in_every_group() {
+    let raw = [
+        vec![0x08, 0x00],
+        field(2, &field(1, b"uid-1")),
+        field(4, b"Background"),
+        field(5, b"All"),
+    ]
+    .concat();
+    for api_version in ["v1", "meta.k8s.io/v1", "apps/v1"] {
+        assert_eq!(
+            decode(&body(api_version, "DeleteOptions", &raw)).unwrap(),
+            json!({
+                "apiVersion": api_version, "kind": "DeleteOptions", "gracePeriodSeconds": 0,
+                "preconditions": {"uid": "uid-1"}, "propagationPolicy": "Background",
+                "dryRun": ["All"],
+            })
+        );
+    }
+}
+
+#[test]
 fn times_quantities_and_negative_numbers_are_written_as_in_json() {
     let time = [0x08, 0x80, 0x92, 0xb8, 0xc3, 0x06]; // 1752041728 s
     let meta = decode(&body("v1", "Namespace", &field(1, &field(8, &time)))).unwrap();
