@@ -28,8 +28,8 @@ impl fmt::Display for Address {
 pub struct ConnectOptions {
     /// Where the broker is.
     pub address: Address,
-    /// Name of the component: user name, and client id unless [`client_id`](Self::client_id) says
-    /// otherwise.
+    /// Name of the component, which the broker must know it by too: that of its token, or without
+    /// one `operator` on the admin socket and `app` on the socket of workloads.
     pub name: Name,
     /// Client id: `{name}` or `{name}.*`.
     pub client_id: String,
@@ -45,7 +45,7 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// A visitor without health: the command line, a test.
+    /// A visitor without health: the command line, a test. See [`name`](Self::name).
     pub fn visitor(address: Address, name: Name) -> Self {
         // A visitor's client id is its own, or two of them would take over each other's session.
         let client_id = format!("{name}.{}", crate::random_id());

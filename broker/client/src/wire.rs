@@ -181,13 +181,12 @@ fn connect_packet(options: &ConnectOptions, will: Option<&Message>, keep: bool) 
             None,
         )
     });
-    // The name goes along without a token too: on the admin socket the kernel vouches for the
-    // uid, and the name is only what shows in the log.
-    let login = Login {
+    // Without a token the kernel or the socket says who we are, and a name would be a claim.
+    let login = options.token.as_ref().map(|token| Login {
         username: options.name.to_string(),
-        password: options.token.clone().unwrap_or_default(),
-    };
-    Packet::Connect(connect, will, Some(login))
+        password: token.clone(),
+    });
+    Packet::Connect(connect, will, login)
 }
 
 fn accepted(ack: &ConnAck, options: &ConnectOptions) -> Result<Accepted, WireError> {

@@ -1,14 +1,16 @@
-//! The client against a broker that is not ours: what it does must be plain MQTT 5.
-//! Needs Debian's `mosquitto`; access rules and durability are tested with our own broker.
+//! The client against a broker that is not ours, for what it does must be plain MQTT 5: Debian's
+//! `mosquitto`. With `EDGEBUS_TEST_BROKER=target/release/edgebus` the same against our own.
 
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
 use edgebus_bus::payload::{Beat, Health, Up};
-use edgebus_bus::{Name, ROOT, Topic};
+use edgebus_bus::unit::Grant;
+use edgebus_bus::{Identity, Name, ROOT, Role, Topic};
 use edgebus_client::{Address, Bus, Change, ConnectOptions, Event, Message};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -16,19 +18,24 @@ use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Mosquitto {
+/// The broker under the client.
+struct Broker {
     dir: tempfile::TempDir,
     child: Option<Child>,
 }
 
-impl Mosquitto {
+/// Who takes part, with which role.
+const WHO: [(&str, Role); 5] = [
+    ("cli", Role::Operator),
+    ("writer", Role::Operator),
+    ("modbus", Role::Mapper),
+    ("edged", Role::Edged),
+    ("devicetwin", Role::DeviceTwin),
+];
+
+impl Broker {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = format!(
-            "listener 0 {}\nallow_anonymous true\nmax_queued_messages 0\nuser root\n",
-            dir.path().join("bus.sock").display()
-        );
-        fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
         let mut me = Self { dir, child: None };
         me.restart();
         me
@@ -43,16 +50,51 @@ impl Mosquitto {
 
     fn restart(&mut self) {
         self.kill();
+        self.child = Some(match std::env::var("EDGEBUS_TEST_BROKER") {
+            Ok(exe) => self.ours(&exe),
+            Err(_) => self.mosquitto(),
+        });
+    }
+
+    fn ours(&self, exe: &str) -> Child {
+        let mut child = Command::new(exe)
+            .args(["broker", "--tcp", "127.0.0.1:0", "--run-dir"])
+            .arg(self.dir.path())
+            .arg("--data-dir")
+            .arg(self.dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("EDGEBUS_TEST_BROKER is the edgebus executable");
+        let grants = child.stdin.as_mut().unwrap();
+        for (name, role) in WHO {
+            let grant = Grant::Allow {
+                identity: Identity::new(role, name),
+                token: name.into(),
+            };
+            writeln!(grants, "{}", serde_json::to_string(&grant).unwrap()).unwrap();
+        }
+        let ready = serde_json::to_string(&Grant::Ready).unwrap();
+        writeln!(grants, "{ready}").unwrap();
+        child
+    }
+
+    fn mosquitto(&self) -> Child {
+        let config = format!(
+            "listener 0 {}\nallow_anonymous true\nmax_queued_messages 0\nuser root\n",
+            self.dir.path().join("bus.sock").display()
+        );
+        let file = self.dir.path().join("mosquitto.conf");
+        fs::write(&file, config).unwrap();
         let path = std::env::var("PATH").unwrap_or_default();
-        let child = Command::new("mosquitto")
+        Command::new("mosquitto")
             .env("PATH", format!("{path}:/usr/sbin"))
             .arg("-c")
-            .arg(self.dir.path().join("mosquitto.conf"))
+            .arg(file)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("these tests need Debian's package mosquitto");
-        self.child = Some(child);
+            .expect("these tests need Debian's package mosquitto, or EDGEBUS_TEST_BROKER")
     }
 
     fn address(&self) -> Address {
@@ -61,12 +103,13 @@ impl Mosquitto {
 
     async fn bus(&self, name: &str) -> Bus {
         let options = ConnectOptions::visitor(self.address(), Name::new(name).unwrap());
-        self.connect(options).await
+        self.connect(options.with_token(name)).await
     }
 
     async fn unit(&self, name: &str) -> Bus {
+        let token = name;
         let name = Name::new(name).unwrap();
-        self.connect(ConnectOptions::unit(self.address(), name, "t", "1"))
+        self.connect(ConnectOptions::unit(self.address(), name, token, "1"))
             .await
     }
 
@@ -77,7 +120,7 @@ impl Mosquitto {
     }
 }
 
-impl Drop for Mosquitto {
+impl Drop for Broker {
     fn drop(&mut self) {
         self.kill();
     }
@@ -98,7 +141,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 
 #[tokio::test]
 async fn a_collection_lists_then_watches() {
-    let broker = Mosquitto::start();
+    let broker = Broker::start();
     let bus = broker.bus("cli").await;
     bus.publish_all([app("a", "1"), app("b", "1")])
         .await
@@ -120,7 +163,7 @@ async fn a_collection_lists_then_watches() {
 
 #[tokio::test]
 async fn a_restarted_broker_is_listed_again_and_told_our_own_topics() {
-    let mut broker = Mosquitto::start();
+    let mut broker = Broker::start();
     let unit = broker.unit("modbus").await;
     let watcher = broker.bus("cli").await;
     let filter = format!("{ROOT}/sys/+/health");
@@ -134,7 +177,7 @@ async fn a_restarted_broker_is_listed_again_and_told_our_own_topics() {
         .unwrap();
     broker.kill();
     // Published while nobody listens: acknowledged once somebody does.
-    let late = unit.post(app("late", "x")).await.unwrap();
+    let late = watcher.post(app("late", "x")).await.unwrap();
     broker.restart();
     soon(late.acknowledged()).await.unwrap();
     let mut synced = 0;
@@ -160,8 +203,8 @@ async fn a_restarted_broker_is_listed_again_and_told_our_own_topics() {
 
 #[tokio::test]
 async fn thousands_of_messages_are_acknowledged_one_by_one() {
-    let broker = Mosquitto::start();
-    let bus = broker.bus("link").await;
+    let broker = Broker::start();
+    let bus = broker.bus("writer").await;
     let many = (0..5000).map(|n| app(&format!("x/{n}"), "payload"));
     soon(bus.publish_all(many)).await.unwrap();
     let found = bus.snapshot(["app/x/#"], PATIENCE).await.unwrap();
@@ -170,7 +213,7 @@ async fn thousands_of_messages_are_acknowledged_one_by_one() {
 
 #[tokio::test]
 async fn a_slow_reader_of_a_stream_loses_nothing_and_holds_nobody_up() {
-    let broker = Mosquitto::start();
+    let broker = Broker::start();
     let bus = broker.bus("cli").await;
     let mut slow = bus.subscribe(["app/s/#"]).await.unwrap();
     slow.granted().await.unwrap();
@@ -190,13 +233,15 @@ async fn a_slow_reader_of_a_stream_loses_nothing_and_holds_nobody_up() {
 
 #[tokio::test]
 async fn what_the_inbox_did_not_acknowledge_comes_again() {
-    let broker = Mosquitto::start();
+    let broker = Broker::start();
     let bus = broker.unit("devicetwin").await;
+    let mapper = broker.unit("modbus").await;
     let topic = Topic::parse(&format!("{ROOT}/dev/modbus/default/pump/report")).unwrap();
     let mut inbox = bus.inbox();
     inbox.granted().await.unwrap();
     for seq in 0..3u64 {
-        bus.send(&topic, &Beat { seq, loop_ok_ms: 0 })
+        mapper
+            .send(&topic, &Beat { seq, loop_ok_ms: 0 })
             .await
             .unwrap();
     }
@@ -207,22 +252,30 @@ async fn what_the_inbox_did_not_acknowledge_comes_again() {
     let second = soon(inbox.next()).await.unwrap().unwrap();
     assert_eq!(seq(&second), 1);
     // Once the acknowledgement is out.
-    soon(bus.publish(app("x", "1"))).await.unwrap();
+    soon(mapper.send(
+        &topic,
+        &Beat {
+            seq: 3,
+            loop_ok_ms: 0,
+        },
+    ))
+    .await
+    .unwrap();
     drop(second);
     drop(inbox);
     let mut again = bus.inbox();
     let mut seen = vec![];
-    while seen.last() != Some(&2) {
+    while seen.last() != Some(&3) {
         let delivery = soon(again.next()).await.unwrap().unwrap();
         seen.push(seq(&delivery));
         delivery.ack();
     }
-    assert!(seen.ends_with(&[1, 2]), "{seen:?}");
+    assert!(seen.ends_with(&[1, 2, 3]), "{seen:?}");
 }
 
 #[tokio::test]
 async fn a_unit_answers_ping_and_dump_and_says_what_it_cannot() {
-    let broker = Mosquitto::start();
+    let broker = Broker::start();
     let unit = broker.unit("edged").await;
     unit.on_dump(|| serde_json::json!({"pods": 3}));
     let cli = broker.bus("cli").await;
@@ -239,7 +292,7 @@ async fn a_unit_answers_ping_and_dump_and_says_what_it_cannot() {
 
 #[tokio::test]
 async fn nobody_there_is_said_in_time() {
-    let broker = Mosquitto::start();
+    let broker = Broker::start();
     let cli = broker.bus("cli").await;
     let wait = Duration::from_millis(200);
     let nobody = Name::new("nobody").unwrap();
@@ -253,9 +306,9 @@ async fn nobody_there_is_said_in_time() {
 
 #[tokio::test]
 async fn a_mirror_ends_equal_to_the_state_whatever_happens_meanwhile() {
-    let broker = Mosquitto::start();
+    let broker = Broker::start();
     let writer = broker.bus("writer").await;
-    let reader = broker.bus("reader").await;
+    let reader = broker.bus("cli").await;
     let work = tokio::spawn(async move {
         let mut last = BTreeMap::new();
         for round in 0..40u32 {
