@@ -162,8 +162,8 @@ impl Identity {
                 out.push(table::filter_of(row.pattern, &[]));
                 continue;
             }
-            for who in row.readers.iter().filter(|w| self.is(**w)) {
-                out.push(table::filter_of(row.pattern, &self.own(*who)));
+            for who in self.reads(row) {
+                out.push(table::filter_of(row.pattern, &self.own(who)));
             }
         }
         out
@@ -193,9 +193,22 @@ impl Identity {
         if matches!(self.role, Role::Viewer | Role::Operator) && !hidden {
             return true;
         }
-        row.readers.iter().any(|who| {
-            self.is(*who) && filter::matches(&table::filter_of(row.pattern, &self.own(*who)), topic)
-        })
+        self.reads(row)
+            .any(|who| filter::matches(&table::filter_of(row.pattern, &self.own(who)), topic))
+    }
+
+    /// As what it may read a row: as a reader, and its own state as the writer, who re-reads it
+    /// after a restart.
+    fn reads<'a>(&'a self, row: &'a table::Row) -> impl Iterator<Item = Who> + 'a {
+        let own: &[Who] = match row.retain {
+            Retain::Always => row.writers,
+            _ => &[],
+        };
+        row.readers
+            .iter()
+            .chain(own)
+            .copied()
+            .filter(|who| self.is(*who))
     }
 }
 
@@ -275,6 +288,17 @@ mod tests {
         );
         assert!(a.may_subscribe(&format!("{ROOT}/twin/#")).is_ok());
         assert!(a.may_subscribe(&format!("{ROOT}/obj/#")).is_err());
+    }
+
+    #[test]
+    fn a_writer_reads_its_own_state_back() {
+        let l = id(Role::Link, "link");
+        assert!(l.may_subscribe(&format!("{ROOT}/obj/+/+/+")).is_ok());
+        assert!(l.may_read(&format!("{ROOT}/sealed/secret/d/s")));
+        let m = id(Role::Mapper, "modbus");
+        assert!(m.may_read(&format!("{ROOT}/dev/modbus/d/p/mark")));
+        assert!(!m.may_read(&format!("{ROOT}/dev/opcua/d/p/mark")));
+        assert!(!m.may_read(&format!("{ROOT}/obj/pod/d/p")));
     }
 
     #[test]
