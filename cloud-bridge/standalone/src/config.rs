@@ -13,7 +13,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Further names and addresses in the serving certificate.
     pub sans: Vec<String>,
-    /// Where the administrator's kubeconfig is written; `None` = `data_dir/kubeconfig`.
+    /// Where the administrator's kubeconfig is written, whatever was there before;
+    /// `None` = `data_dir/kubeconfig`.
     pub kubeconfig: Option<PathBuf>,
     /// A node whose lease was not renewed for so long is not ready.
     pub node_grace: Duration,

@@ -1,5 +1,7 @@
 //! Objects: made, read, changed, refused, deleted.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::*;
@@ -622,5 +624,22 @@ async fn old_events_are_deleted() {
         (c.get("/api/v1/namespaces/default/events/e").await.status == 404).then_some(())
     })
     .await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_its_selector() {
+    let (_dir, server) = server().await;
+    let c = &server.client;
+    for (name, app) in [("a", "web"), ("b", "web"), ("c", "db")] {
+        let mut object = config_map(name, "1");
+        object["metadata"]["labels"] = json!({"app": app});
+        c.post(CONFIG_MAPS, &object).await.ok();
+    }
+    let path = format!("{CONFIG_MAPS}?labelSelector=app%3Dweb");
+    let deleted = c.delete(&path, Value::Null).await.ok();
+    assert_eq!(deleted["items"].as_array().map(Vec::len), Some(2));
+    assert_eq!(c.get(&path).await.ok()["items"], json!([]));
+    assert_eq!(c.get(&format!("{CONFIG_MAPS}/c")).await.status, 200);
     server.stop().await;
 }

@@ -1,5 +1,7 @@
 //! Lists, watches, tables, discovery, and who may see them.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::*;

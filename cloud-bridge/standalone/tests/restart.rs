@@ -1,5 +1,7 @@
 //! What survives a stop, a kill and a broken file.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::*;

@@ -9,6 +9,7 @@ pub use token::Tokens;
 
 use crate::error::{ApiError, Result};
 use crate::ops::Api;
+use http::HeaderMap;
 use serde_json::{Value, json};
 
 pub const MASTERS: &str = "system:masters";
@@ -87,4 +88,42 @@ pub async fn authenticate(
         Some(user) => Ok(user),
         None => Err(ApiError::unauthorized()),
     }
+}
+
+/// Whom a request is made as (`kubectl --as`): the requester itself, or somebody it may
+/// impersonate.
+pub async fn impersonate(api: &Api, user: User, headers: &HeaderMap) -> Result<User> {
+    let all = |name: &str| -> Vec<String> {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|v| v.to_str().ok().map(ToOwned::to_owned))
+            .collect()
+    };
+    let groups = all("impersonate-group");
+    let Some(name) = all("impersonate-user").into_iter().next() else {
+        return match groups.is_empty() {
+            true => Ok(user),
+            false => Err(ApiError::bad_request(
+                "Impersonate-Group is set without Impersonate-User",
+            )),
+        };
+    };
+    let mut asks = vec![("users", &name)];
+    asks.extend(groups.iter().map(|g| ("groups", g)));
+    for (resource, name) in asks {
+        let ask = Ask {
+            verb: "impersonate".into(),
+            resource: resource.into(),
+            name: name.clone(),
+            ..Ask::default()
+        };
+        if !allowed(api, &user, &ask).await? {
+            return Err(ask.refused(&user));
+        }
+    }
+    if name == "system:anonymous" {
+        return Ok(User::anonymous());
+    }
+    Ok(User::authenticated(name, String::new(), groups))
 }

@@ -26,19 +26,33 @@ use tokio_util::task::TaskTracker;
 
 /// Starts all of them; they end with the API's `stop`.
 pub fn start(api: &Arc<Api>, config: &Config, tasks: &TaskTracker) {
-    tasks.spawn(on_change(
-        api.clone(),
-        namespaces::concerns,
-        namespaces::pass,
-    ));
-    tasks.spawn(on_change(
-        api.clone(),
-        definitions::concerns,
-        definitions::pass,
-    ));
-    tasks.spawn(on_change(api.clone(), garbage::concerns, garbage::pass));
-    tasks.spawn(nodes::run(api.clone(), config.node_grace));
-    tasks.spawn(events::run(api.clone(), config.event_ttl));
+    let (grace, ttl) = (config.node_grace, config.event_ttl);
+    keep(api, tasks, "namespaces", |api| {
+        on_change(api, namespaces::concerns, namespaces::pass)
+    });
+    keep(api, tasks, "definitions", |api| {
+        on_change(api, definitions::concerns, definitions::pass)
+    });
+    keep(api, tasks, "garbage", |api| {
+        on_change(api, garbage::concerns, garbage::pass)
+    });
+    keep(api, tasks, "nodes", move |api| nodes::run(api, grace));
+    keep(api, tasks, "events", move |api| events::run(api, ttl));
+}
+
+/// Runs a controller until the server stops; one that panics begins again.
+fn keep<C, F>(api: &Arc<Api>, tasks: &TaskTracker, what: &'static str, controller: C)
+where
+    C: Fn(Arc<Api>) -> F + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let api = api.clone();
+    tasks.spawn(async move {
+        while let Err(error) = tokio::spawn(controller(api.clone())).await {
+            tracing::error!("the controller of {what} failed and begins again: {error}");
+            tokio::time::sleep(RETRY).await;
+        }
+    });
 }
 
 /// Changes that come together are looked at together.

@@ -4,7 +4,7 @@ use super::answer::{self, Answer};
 use super::path::{self, Route};
 use super::query::Query;
 use super::{accept, discovery, openapi, resources};
-use crate::auth::{Ask, User, allowed, authenticate, from_certificate};
+use crate::auth::{Ask, User, allowed, authenticate, from_certificate, impersonate};
 use crate::error::{ApiError, Result};
 use crate::ops::{Api, Body, MOST_BYTES};
 use bytes::{Bytes, BytesMut};
@@ -25,7 +25,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
-const HEADERS: Duration = Duration::from_secs(30);
+/// Also the longest a kept connection idles: longer than clients keep theirs (90 s), so that
+/// it is they who close and no request is lost to the race.
+const HEADERS: Duration = Duration::from_secs(120);
 const BODY: Duration = Duration::from_secs(60);
 /// What is under way when the server stops gets so long to end.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -177,6 +179,7 @@ async fn route(
 ) -> Result<Answer> {
     let headers = request.headers();
     let user = authenticate(api, certificate, word(headers, &AUTHORIZATION)).await?;
+    let user = impersonate(api, user, headers).await?;
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let route = path::parse(&path);

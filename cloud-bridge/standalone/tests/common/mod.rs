@@ -1,5 +1,6 @@
 //! A server on port 0 in a temporary folder, and a plain client for it.
-#![allow(dead_code)]
+// Not every test file uses everything here, and a helper fails by panicking as a test does.
+#![allow(dead_code, clippy::unwrap_used)]
 
 use base64::Engine;
 use bytes::Bytes;
