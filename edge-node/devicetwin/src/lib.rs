@@ -18,10 +18,12 @@ mod condition;
 pub mod core;
 mod desired;
 mod device;
-mod intake;
+pub mod intake;
+mod kubeedge;
 mod merged;
 mod reply;
 mod run;
+mod settle;
 mod time;
 
 pub use crate::core::{Core, Input, Out};
