@@ -17,7 +17,7 @@ use crate::message::Message;
 use crate::registry::Registry;
 use crate::router::Router;
 use crate::spine::{Mailboxes, Memory, Routed};
-use crate::store::{Job, Page, Place, Refused, Store};
+use crate::store::{Job, Page, Place, Refused, Reply, Store};
 
 /// The shared part of a broker.
 pub struct Broker {
@@ -77,40 +77,48 @@ pub fn place_of(row: RowId, retain: bool) -> Place {
 impl Broker {
     /// Whether a message must be committed before it is routed.
     pub fn needs_store(&self, message: &Message, place: Place) -> bool {
-        matches!(place, Place::Disk(_)) || self.store.wanted(message)
+        matches!(place, Place::Disk(_)) || self.store.standing().wants(&message.topic)
     }
 
-    /// Sends a message on its way. With `reply`, the answer comes when it is committed and
-    /// routed.
+    /// Sends a message on its way, through the store if it must or `stored` says so; returns
+    /// whether it went there. With `reply`, the answer comes when it is committed and routed.
     pub async fn submit(
         &self,
         message: Message,
         place: Place,
-        reply: Option<oneshot::Sender<Result<(), Refused>>>,
-    ) {
-        if self.needs_store(&message, place) {
-            let job = Job::Publish {
-                message,
-                place,
-                reply,
+        stored: bool,
+        reply: Option<Reply>,
+    ) -> bool {
+        // When the spine or the store has stopped, the dropped reply says so.
+        if !stored && !matches!(place, Place::Disk(_)) {
+            let Ok(room) = self.spine.reserve().await else {
+                return false;
             };
-            // When the store has stopped, the dropped reply says so.
-            self.store.send(job).await;
-            return;
+            // Under the lock: a session that subscribes meanwhile finds this message behind its
+            // subscription or before its fence, never in between.
+            let standing = self.store.standing();
+            if !standing.wants(&message.topic) {
+                room.send(Routed::Passing {
+                    message,
+                    memory: place == Place::Memory,
+                    reply,
+                });
+                return false;
+            }
         }
-        let passing = Routed::Passing {
+        let job = Job::Publish {
             message,
-            memory: place == Place::Memory,
+            place,
             reply,
         };
-        // The same for the spine.
-        drop(self.spine.send(passing).await);
+        self.store.send(job).await;
+        true
     }
 
     /// Publishes and waits until it is routed.
     pub async fn publish(&self, message: Message, place: Place) -> Result<(), Refused> {
         let (reply, answer) = oneshot::channel();
-        self.submit(message, place, Some(reply)).await;
+        self.submit(message, place, false, Some(reply)).await;
         answer.await.map_err(|_| Refused::Stopped)?
     }
 
@@ -122,13 +130,20 @@ impl Broker {
         }
     }
 
+    /// Returns when all that was submitted has been given its place and handed to the router.
+    pub async fn spine_fence(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.spine.send(Routed::Fence(reply)).await.is_ok() {
+            // An error means that the broker stops.
+            done.await.ok();
+        }
+    }
+
     /// Returns when all that is committed now is in the queues of its subscribers.
     pub async fn fence(&self) {
-        let (reply, done) = oneshot::channel();
-        if self.spine.send(Routed::Fence(reply)).await.is_ok() && done.await.is_ok() {
-            // An error means that the broker stops.
-            drop(self.router.fence().await);
-        }
+        self.spine_fence().await;
+        // The same.
+        self.router.fence().await.ok();
     }
 
     /// The next page of a replay from disk.

@@ -51,11 +51,11 @@ impl Conn {
         let message = delivery.message;
         let mut out: Option<Outgoing> = None;
         for filter in delivery.matched.iter() {
-            let Some(sub) = self.subs.get_mut(filter) else {
+            let Some(sub) = self.subs.get(filter) else {
                 continue;
             };
             let own = sub.wish.no_local && message.publisher == self.key;
-            if own || !sub.is_news(&message.topic, message.commit) {
+            if own || sub.from.covers(message.commit) {
                 continue;
             }
             let qos = lower(message.qos, sub.wish.qos);
@@ -159,7 +159,7 @@ impl Conn {
     }
 
     /// Whether a persistent session's message is allowed and not covered by a replay.
-    fn wanted(&mut self, out: &Outgoing) -> bool {
+    fn wanted(&self, out: &Outgoing) -> bool {
         let message = &out.message;
         if !self.rules.may_read(&message.topic) {
             return false;
@@ -168,10 +168,10 @@ impl Conn {
             return true;
         }
         let (mut matched, mut news) = (false, false);
-        for sub in self.subs.values_mut() {
+        for sub in self.subs.values() {
             if crate::codec::topic::matches(&sub.wish.filter, &message.topic) {
                 matched = true;
-                news |= sub.is_news(&message.topic, message.commit);
+                news |= !sub.from.covers(message.commit);
             }
         }
         news || !matched
@@ -224,7 +224,11 @@ impl Conn {
                         return Ok(());
                     }
                     if let Some(Entry::Out(out)) = self.outbox.pop() {
-                        self.send(out, false).await;
+                        if self.overtaken(&out.message.topic, out.message.commit) {
+                            self.ack_store(out.q).await;
+                        } else {
+                            self.send(out, false).await;
+                        }
                     }
                 }
                 Some(Entry::Replay(_)) => {
@@ -254,7 +258,7 @@ impl Conn {
             let Some(message) = replay.page.pop_front() else {
                 return true;
             };
-            sub.replayed(&message.topic, message.commit);
+            self.ahead |= sub.replayed(&message.topic, message.commit);
             if self.rules.may_read(&message.topic) {
                 let ids = (sub.wish.id != 0).then_some(sub.wish.id);
                 let out = Outgoing {

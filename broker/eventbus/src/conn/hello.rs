@@ -300,6 +300,7 @@ async fn welcome(
         link,
         mail,
         subs: HashMap::new(),
+        ahead: false,
         aliases: HashMap::new(),
         pending: VecDeque::new(),
         pending_bytes: 0,

@@ -29,8 +29,8 @@ pub(super) struct Pending {
 pub(super) enum State {
     /// Handed over, true = to the store; the answer will come.
     Waiting(oneshot::Receiver<Result<(), Refused>>, bool),
-    /// Not handed over yet; true = it goes to the store.
-    Next(Message, Place, bool),
+    /// Not handed over yet.
+    Next(Message, Place),
     /// Refused already; said when all before it are done.
     Refused(ReasonCode, String),
 }
@@ -59,19 +59,12 @@ impl Conn {
                 return self.settle().await;
             }
         };
-        let stored = self.broker.needs_store(&message, place);
-        if qos == QoS::AtMostOnce && !stored && place == Place::Nowhere && self.pending.is_empty() {
-            self.broker.submit(message, place, None).await;
+        if qos == QoS::AtMostOnce && place == Place::Nowhere && self.pending.is_empty() {
+            self.broker.submit(message, place, false, None).await;
             return Ok(());
         }
         let size = weight(&message);
-        self.pend(
-            packet_id,
-            qos,
-            size,
-            topic,
-            State::Next(message, place, stored),
-        );
+        self.pend(packet_id, qos, size, topic, State::Next(message, place));
         self.settle().await
     }
 
@@ -94,14 +87,18 @@ impl Conn {
             match &pending.state {
                 State::Waiting(_, stored) => store_before |= stored,
                 State::Refused(..) => {}
-                State::Next(_, _, false) if store_before => return,
-                State::Next(..) => {
+                State::Next(message, place) => {
+                    let stored = self.broker.needs_store(message, *place);
+                    if store_before && !stored {
+                        return;
+                    }
                     let (reply, answer) = oneshot::channel();
-                    let waiting = State::Waiting(answer, false);
-                    if let State::Next(message, place, stored) =
+                    let waiting = State::Waiting(answer, stored);
+                    if let State::Next(message, place) =
                         std::mem::replace(&mut pending.state, waiting)
                     {
-                        self.broker.submit(message, place, Some(reply)).await;
+                        let reply = Some(reply);
+                        let stored = self.broker.submit(message, place, stored, reply).await;
                         store_before |= stored;
                         if let State::Waiting(_, was) = &mut pending.state {
                             *was = stored;

@@ -116,6 +116,8 @@ struct Conn {
     link: Option<Link>,
     mail: Option<Mail>,
     subs: HashMap<Arc<str>, Sub>,
+    /// Some subscription's replay has run ahead of live messages.
+    ahead: bool,
     aliases: HashMap<u16, Arc<str>>,
     pending: VecDeque<Pending>,
     pending_bytes: usize,

@@ -44,30 +44,26 @@ impl Sub {
         Self::new(wish)
     }
 
-    /// The replay delivers this one.
-    pub fn replayed(&mut self, name: &Arc<str>, commit: u64) {
-        if !self.from.covers(commit) && self.ahead.len() < AHEAD {
+    /// The replay delivers this one; true if it is ahead of its live copy.
+    pub fn replayed(&mut self, name: &Arc<str>, commit: u64) -> bool {
+        let ahead = !self.from.covers(commit) && self.ahead.len() < AHEAD;
+        if ahead {
             self.ahead.insert(name.clone(), commit);
         }
+        ahead
     }
 
-    /// Whether a live message is news to this subscription.
-    pub fn is_news(&mut self, name: &str, commit: u64) -> bool {
-        if commit == 0 {
-            return true;
-        }
-        if self.from.covers(commit) {
+    /// Whether the replay has delivered this message or a newer one of its topic. To be asked
+    /// when a live message's turn has come, because the replay may run ahead while it waits.
+    fn overtook(&mut self, name: &str, commit: u64) -> bool {
+        let Some(replayed) = self.ahead.get(name).copied() else {
             return false;
+        };
+        if commit >= replayed {
+            // Its live copy: what comes after is news again.
+            self.ahead.remove(name);
         }
-        match self.ahead.get(name) {
-            Some(replayed) if commit < *replayed => false,
-            Some(replayed) => {
-                let same = commit == *replayed;
-                self.ahead.remove(name);
-                !same
-            }
-            None => true,
-        }
+        commit <= replayed
     }
 }
 
@@ -176,6 +172,10 @@ impl Conn {
 
     /// Queues the replay of a subscription that is installed.
     pub(super) async fn start_replay(&mut self, filter: &Arc<str>) -> Result<(), End> {
+        if self.session != 0 {
+            // What passed the store by before this subscription stood is in memory now.
+            self.broker.spine_fence().await;
+        }
         let from = self.broker.watermark();
         let overlaps = |other: &&Arc<str>| *other != filter && filter::overlap(other, filter);
         if self.subs.keys().any(|other| overlaps(&other)) {
@@ -194,6 +194,27 @@ impl Conn {
         }
         self.outbox.push_replay(filter.clone());
         Ok(())
+    }
+
+    /// Whether replays have delivered a message that waited behind them, or a newer one of its
+    /// topic, to every subscription that it is for.
+    pub(super) fn overtaken(&mut self, name: &str, commit: u64) -> bool {
+        if !self.ahead || commit == 0 {
+            return false;
+        }
+        let (mut overtaken, mut others) = (false, false);
+        for sub in self.subs.values_mut() {
+            if sub.from.covers(commit) || !topic::matches(&sub.wish.filter, name) {
+                continue;
+            }
+            if sub.overtook(name, commit) {
+                overtaken = true;
+            } else {
+                others = true;
+            }
+        }
+        self.ahead = self.subs.values().any(|sub| !sub.ahead.is_empty());
+        overtaken && !others
     }
 
     pub(super) async fn unsubscribe(&mut self, packet: Unsubscribe) -> Result<(), End> {
@@ -255,13 +276,12 @@ mod tests {
             id: 0,
         });
         sub.from = Watermark { disk: 5, memory: 0 };
-        sub.replayed(&"a/x".into(), 5);
-        sub.replayed(&"a/y".into(), 8);
-        assert!(sub.is_news("a/z", 0), "a passing message is always news");
-        assert!(!sub.is_news("a/x", 5));
-        assert!(sub.is_news("a/x", 6));
-        assert!(!sub.is_news("a/y", 7), "older than what was replayed");
-        assert!(!sub.is_news("a/y", 8), "the same as was replayed");
-        assert!(sub.is_news("a/y", 9));
+        assert!(!sub.replayed(&"a/x".into(), 5));
+        assert!(sub.replayed(&"a/y".into(), 8));
+        assert!(sub.from.covers(5) && !sub.from.covers(6) && !sub.from.covers(0));
+        assert!(!sub.overtook("a/x", 6));
+        assert!(sub.overtook("a/y", 7), "older than what was replayed");
+        assert!(sub.overtook("a/y", 8), "the same as was replayed");
+        assert!(!sub.overtook("a/y", 9));
     }
 }

@@ -18,7 +18,7 @@ mod standing;
 mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use edgebus_bus::Durability;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -218,10 +218,9 @@ impl Store {
         self.committed.load(Ordering::Acquire)
     }
 
-    /// Whether some persistent session wants this message.
-    pub fn wanted(&self, message: &Message) -> bool {
-        let standing = self.standing.read().unwrap_or_else(PoisonError::into_inner);
-        standing.wants(&message.topic)
+    /// The subscriptions of persistent sessions. While the lock is held none is added.
+    pub fn standing(&self) -> RwLockReadGuard<'_, Standing> {
+        self.standing.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands a job over; false if the store has stopped.

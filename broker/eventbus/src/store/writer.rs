@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use edgebus_bus::Durability;
 use rusqlite::Connection;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::session::{self, Inbox, Kept, Opened};
@@ -156,15 +156,18 @@ impl Writer {
             {
                 batch.push(next);
             }
-            if !self.handle(&mut batch) {
-                return;
+            if let Some(reply) = self.handle(&mut batch) {
+                self.close();
+                // Closes the file, so that who waits may open it.
+                drop(self.db);
+                return send(reply, ());
             }
         }
         self.close();
     }
 
-    /// False after a request to stop.
-    fn handle(&mut self, batch: &mut Vec<Job>) -> bool {
+    /// Returns whom to tell after a request to stop.
+    fn handle(&mut self, batch: &mut Vec<Job>) -> Option<oneshot::Sender<()>> {
         let mut writes = Vec::new();
         for job in batch.drain(..) {
             match job {
@@ -189,15 +192,18 @@ impl Writer {
                 }
                 Job::Stop { reply } => {
                     self.transact(&mut writes);
-                    self.close();
-                    send(reply, ());
-                    return false;
+                    return Some(reply);
+                }
+                // Alone, because what is published next must be matched against it.
+                subscribe @ Job::Subscribe { .. } => {
+                    writes.push(subscribe);
+                    self.transact(&mut writes);
                 }
                 write => writes.push(write),
             }
         }
         self.transact(&mut writes);
-        true
+        None
     }
 
     fn read<T>(&mut self, result: rusqlite::Result<T>) -> Result<T, Refused> {
@@ -639,6 +645,6 @@ fn inbox_wish(filter: Arc<str>) -> Wish {
 }
 
 /// Who asked may have gone away; that is no error.
-fn send<T>(reply: tokio::sync::oneshot::Sender<T>, value: T) {
+fn send<T>(reply: oneshot::Sender<T>, value: T) {
     drop(reply.send(value));
 }
