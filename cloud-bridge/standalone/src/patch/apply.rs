@@ -114,6 +114,8 @@ pub fn apply(
     let last = take(&mut entries, &mine);
     if let Some(last) = &last {
         let mut kept = mine.fields.clone();
+        // Nobody owns an object's identity, and it never goes.
+        kept.union(&path(&["metadata", "name"]));
         for entry in &entries {
             kept.union(&entry.fields);
         }
@@ -172,7 +174,7 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, who: 
     managed::strip(&mut changed, who.part);
     if who.manager == KUBECTL {
         // See `sync_last_applied`: written by the server, owned by whoever made it.
-        changed.subtract_with_parents(&annotation_fields());
+        changed.subtract_with_parents(&path(&["metadata", "annotations", LAST_APPLIED]));
     }
     let mut mine = Entry::of(who, Operation::Update);
     for entry in &entries {
@@ -336,14 +338,13 @@ fn last_applied(live: &Value, schema: &Schema) -> Option<Fields> {
     Some(fields_of(Some(schema.view()), &config))
 }
 
-fn annotation_fields() -> Fields {
-    let mut path = Fields::leaf();
-    for name in [LAST_APPLIED, "annotations", "metadata"] {
+/// The set of one path of fields.
+fn path(names: &[&str]) -> Fields {
+    names.iter().rev().fold(Fields::leaf(), |inner, name| {
         let mut outer = Fields::default();
-        outer.put(Step::Field(name.to_owned()), path);
-        path = outer;
-    }
-    path
+        outer.put(Step::Field((*name).to_owned()), inner);
+        outer
+    })
 }
 
 fn conflict_message(conflicts: &[Conflict]) -> String {

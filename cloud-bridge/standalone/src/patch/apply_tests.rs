@@ -136,6 +136,18 @@ fn a_field_that_is_no_longer_applied_goes_unless_another_owns_it() {
 }
 
 #[test]
+fn the_identity_stays_when_all_other_metadata_is_dropped() {
+    let mut config = deployment(json!({"replicas": 1}));
+    config["metadata"]["labels"] = json!({"a": "b"});
+    let mut live = applied(None, &config, "one");
+    live["metadata"]["uid"] = json!("u");
+    let live = applied(Some(&live), &deployment(json!({"replicas": 1})), "one");
+    assert_eq!(live["metadata"]["name"], "web");
+    assert_eq!(live["metadata"]["uid"], "u");
+    assert!(live["metadata"].get("labels").is_none());
+}
+
+#[test]
 fn a_dropped_struct_takes_its_unowned_defaults_along() {
     let probe = json!([{"name": "c", "livenessProbe": {"httpGet": {"path": "/", "port": 80}}}]);
     let mut live = applied(None, &containers(probe), "me");
@@ -416,9 +428,12 @@ mod properties {
             let managers = ["one", "two", "three"];
             let mut live: Option<Value> = None;
             for (spec, manager) in specs {
-                let config = deployment(spec);
+                let mut config = deployment(spec);
+                let labels = config["spec"]["template"]["metadata"]["labels"].clone();
+                config["metadata"]["labels"] = labels;
                 let who = who(managers[manager]);
                 let new = apply(live.as_ref(), &config, &deployments(), &who, true).unwrap();
+                prop_assert_eq!(&new["metadata"]["name"], "web");
                 prop_assert_eq!(&new["spec"]["replicas"], &config["spec"]["replicas"]);
                 for wanted in config["spec"]["template"]["spec"]["containers"].as_array().unwrap() {
                     let list = new["spec"]["template"]["spec"]["containers"].as_array().unwrap();
@@ -426,6 +441,10 @@ mod properties {
                 }
                 let again = apply(Some(&new), &config, &deployments(), &who, false).unwrap();
                 prop_assert_eq!(&again, &new);
+                // The server tracks every write, and that changes nothing here.
+                let mut tracked = new.clone();
+                track_update(live.as_ref(), &mut tracked, &deployments(), &who);
+                prop_assert_eq!(&tracked, &new);
                 live = Some(new);
             }
         }
