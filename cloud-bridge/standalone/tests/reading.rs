@@ -246,6 +246,12 @@ async fn discovery_names_every_kind_in_both_forms() {
         assert!(document["components"]["schemas"].is_object());
     }
     assert_eq!(c.get("/openapi/v2").await.status, 404);
+    let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let empty = c.get_as("/openapi/v2", protobuf).await;
+    assert_eq!(
+        empty.headers["content-type"],
+        protobuf.replace('@', ".").as_str()
+    );
     server.stop().await;
 }
 

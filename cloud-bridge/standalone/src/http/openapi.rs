@@ -55,3 +55,20 @@ pub async fn document(api: Arc<Api>, group: &str, version: &str) -> Result<Answe
         .map_err(ApiError::internal)?;
     Ok(bytes(StatusCode::OK, "application/json", built.to_vec()))
 }
+
+/// `/openapi/v2` without a single definition, in the protobuf that kubectl asks for, and
+/// nothing else. kubectl comes here for kinds that no v3 document has: from this it learns
+/// that there is no schema and goes on to say "no matches for kind"; from a 404 it would say
+/// that validation failed. kubectl before 1.29 comes here first, and leaves validation to
+/// the server. A JSON answer would be an error to them all.
+pub fn version_2(accept: &str) -> Result<Answer, ApiError> {
+    const ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    // Written otherwise than it is asked for: Go's parser refuses the @.
+    const MEDIA: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    /// Document{swagger: "2.0", info: {title: "Kubernetes", version: "v1.33.0"}, paths: {}}
+    const DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.33.0\x42\x00";
+    if !accept.contains(ASKED) {
+        return Err(ApiError::no_such_resource());
+    }
+    Ok(bytes(StatusCode::OK, MEDIA, DOCUMENT))
+}

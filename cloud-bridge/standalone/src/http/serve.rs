@@ -248,8 +248,7 @@ async fn route(
         Route::Health => answer::text(StatusCode::OK, "ok"),
         Route::OpenApiIndex => openapi::index(&now),
         Route::OpenApi(group, version) => openapi::document(api.clone(), &group, &version).await?,
-        // Clients since 1.29 are content with v3; a JSON answer here would be an error to them.
-        Route::OpenApiV2 => return Err(ApiError::no_such_resource()),
+        Route::OpenApiV2 => openapi::version_2(wanted.as_deref().unwrap_or(""))?,
         Route::Unknown | Route::Resource(_) => {
             answer::text(StatusCode::NOT_FOUND, "404 page not found\n")
         }
