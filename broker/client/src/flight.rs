@@ -118,10 +118,16 @@ impl Flight {
 
     /// The broker has acknowledged or refused it. Gives the topic of a refused message.
     pub fn acked(&mut self, pkid: u16, refusal: Option<(Code, Option<String>)>) -> Option<Message> {
-        let at = self.sent.iter().position(|(p, _)| *p == pkid)?;
+        let Some(at) = self.sent.iter().position(|(p, _)| *p == pkid) else {
+            self.others.remove(&pkid);
+            return None;
+        };
         let (_, out) = self.sent.remove(at)?;
         match refusal {
             None => {
+                if out.message.retain {
+                    self.supersede(at, &out.message.topic);
+                }
                 finish(out.done, Ok(()));
                 None
             }
@@ -139,6 +145,24 @@ impl Flight {
                     }),
                 );
                 Some(out.message)
+            }
+        }
+    }
+
+    /// Newer state of `topic` is acknowledged: what was sent before it must not be sent again
+    /// after it, or it would bring the old state back.
+    fn supersede(&mut self, before: usize, topic: &str) {
+        let mut at = 0;
+        for _ in 0..before {
+            let older = &self.sent[at].1.message;
+            if older.retain && older.topic == topic {
+                if let Some((pkid, out)) = self.sent.remove(at) {
+                    // Its own acknowledgement may still come, so the number stays taken.
+                    self.others.insert(pkid);
+                    finish(out.done, Ok(()));
+                }
+            } else {
+                at += 1;
             }
         }
     }
@@ -193,6 +217,26 @@ mod tests {
         f.lost();
         f.connected(100);
         assert_eq!(topics(&mut f), ["app/1", "app/3", "app/4"]);
+    }
+
+    #[test]
+    fn old_state_is_not_sent_again_once_newer_is_acknowledged() {
+        let mut f = Flight::new();
+        let state = |payload: &'static str| Message {
+            payload: bytes::Bytes::from_static(payload.as_bytes()),
+            retain: true,
+            ..m(1, 1)
+        };
+        let (tx, mut rx) = oneshot::channel();
+        f.push(state("old"), Some(tx));
+        f.push(m(2, 1), None);
+        f.push(state("new"), None);
+        let ids: Vec<_> = std::iter::from_fn(|| f.next()).map(|(p, _)| p).collect();
+        f.acked(ids[2], None);
+        assert!(rx.try_recv().unwrap().is_ok());
+        assert!(f.acked(ids[0], None).is_none());
+        f.lost();
+        assert_eq!(topics(&mut f), ["app/2"]);
     }
 
     #[test]

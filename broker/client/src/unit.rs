@@ -22,8 +22,9 @@ use tokio_util::sync::CancellationToken;
 const WELCOME_BYTES: u64 = 64 * 1024;
 /// How long the parent may take to say it.
 const WELCOME_TIME: Duration = Duration::from_secs(10);
-/// How long the body may take to end once told to stop.
-const STOP_TIME: Duration = Duration::from_secs(4);
+/// How long the body may take to end once told to stop: with the two seconds that the bus gets for
+/// its last words, less than the parent waits before SIGKILL.
+const STOP_TIME: Duration = Duration::from_millis(2500);
 
 /// An error that will not go away by itself: the process ends with exit code 64 and is not
 /// started again until its file changes.

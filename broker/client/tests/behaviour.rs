@@ -41,6 +41,11 @@ impl Broker {
         me
     }
 
+    /// Ours, for what other brokers do not promise; none where there is none to test.
+    fn start_ours() -> Option<Self> {
+        std::env::var_os("EDGEBUS_TEST_BROKER").map(|_| Self::start())
+    }
+
     fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -345,4 +350,98 @@ async fn a_mirror_ends_equal_to_the_state_whatever_happens_meanwhile() {
         got.remove("app/p/end");
         assert_eq!(got, want);
     }
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
+    let Some(mut broker) = Broker::start_ours() else {
+        return;
+    };
+    let writer = broker.bus("writer").await;
+    let reader = broker.bus("cli").await;
+    let mut mirror = reader.collection(["app/k/#"]).await.unwrap().mirror();
+    let work = tokio::spawn(async move {
+        let mut last = BTreeMap::new();
+        for round in 0..400u32 {
+            for n in 0..5u32 {
+                let payload = format!("{round}");
+                last.insert(format!("app/k/{n}"), payload.clone());
+                drop(writer.post(app(&format!("k/{n}"), &payload)).await.unwrap());
+            }
+            writer
+                .publish(app("k/round", &round.to_string()))
+                .await
+                .unwrap();
+        }
+        writer.publish(app("k/end", "1")).await.unwrap();
+        last
+    });
+    for mark in [40, 120, 200, 280, 360] {
+        let passed = |m: &BTreeMap<String, Bytes>| {
+            let round = m
+                .get("app/k/round")
+                .map(|p| String::from_utf8(p.to_vec()).unwrap());
+            round.is_some_and(|r| r.parse::<u32>().unwrap() >= mark)
+        };
+        while !passed(mirror.members()) {
+            soon(mirror.next()).await.unwrap().unwrap();
+        }
+        broker.restart();
+    }
+    let mut want = work.await.unwrap();
+    while !mirror.members().contains_key("app/k/end") {
+        soon(mirror.next()).await.unwrap().unwrap();
+    }
+    want.insert("app/k/round".into(), "399".into());
+    want.insert("app/k/end".into(), "1".into());
+    let found = soon(reader.snapshot(["app/k/#"], PATIENCE)).await.unwrap();
+    for state in [&found, mirror.members()] {
+        let got: BTreeMap<_, _> = state
+            .iter()
+            .map(|(t, p)| (t.clone(), String::from_utf8(p.to_vec()).unwrap()))
+            .collect();
+        assert_eq!(got, want);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_why_and_whether_to_try_again() {
+    let Some(broker) = Broker::start_ours() else {
+        return;
+    };
+    let mapper = broker.unit("modbus").await;
+    let foreign = Topic::parse(&format!("{ROOT}/dev/opcua/default/pump/report")).unwrap();
+    let beat = Beat {
+        seq: 1,
+        loop_ok_ms: 0,
+    };
+    let error = soon(mapper.send(&foreign, &beat)).await.unwrap_err();
+    assert!(!error.can_retry());
+    let said = error.to_string();
+    assert!(
+        said.contains("opcua") && said.contains("may not publish"),
+        "{said}"
+    );
+
+    let stream = mapper.subscribe([format!("{ROOT}/obj/#")]).await.unwrap();
+    let error = soon(stream.granted()).await.unwrap_err().to_string();
+    assert!(error.contains("/obj/#"), "{error}");
+    let mut collection = mapper
+        .collection([format!("{ROOT}/sealed/#")])
+        .await
+        .unwrap();
+    loop {
+        match soon(collection.next()).await.unwrap() {
+            Ok(Event::Init) => {}
+            other => {
+                assert!(other.unwrap_err().to_string().contains("/sealed/#"));
+                break;
+            }
+        }
+    }
+
+    let stranger = ConnectOptions::visitor(broker.address(), Name::new("cli").unwrap());
+    let bus = Bus::connect(stranger.with_token("wrong"), CancellationToken::new());
+    let error = bus.connected(PATIENCE).await.unwrap_err().to_string();
+    assert!(error.contains("bad user name or password"), "{error}");
 }

@@ -67,6 +67,7 @@ impl Running {
 
     /// Ends it: SIGTERM, and SIGKILL for those who do not listen.
     pub async fn end(mut self) {
+        let begun = Instant::now();
         signal_group(self.pid, Signal::TERM);
         if timeout(GRACE, self.child.wait()).await.is_err() {
             tracing::warn!(
@@ -79,6 +80,7 @@ impl Running {
             }
         }
         self.sweep();
+        tracing::debug!(pid = self.pid, took = ?begun.elapsed(), "ended");
     }
 }
 

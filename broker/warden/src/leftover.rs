@@ -19,7 +19,7 @@ pub(crate) async fn end(state_file: &Path, run_dir: &Path) {
     if let Ok(state) = NodeState::load(state_file) {
         for unit in state.units.values() {
             if let (Some(pid), Some(ticks)) = (unit.pid, unit.started_ticks)
-                && child::started_ticks(pid) == Some(ticks)
+                && child::stat(pid).is_some_and(|s| s.started_ticks == ticks && s.state != 'Z')
             {
                 groups.insert(pid);
             }
@@ -54,6 +54,7 @@ fn marked(run_dir: &Path) -> BTreeSet<u32> {
         if is_marked
             && let Some(stat) = child::stat(pid)
             && Some(stat.group) != us
+            && stat.state != 'Z'
         {
             out.insert(stat.group);
         }
