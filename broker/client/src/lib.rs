@@ -22,6 +22,7 @@ mod message;
 mod options;
 mod queue;
 mod session;
+mod subs;
 mod time;
 pub mod unit;
 mod wire;

@@ -1,16 +1,17 @@
 //! The task behind a [`Bus`](crate::Bus): one connection after the other, and on each of them
 //! subscriptions, own topics and everything unacknowledged again.
 
-use crate::error::{Code, Error};
+use crate::error::Code;
 use crate::flight::{Done, Flight};
 use crate::ledger::Ledger;
 use crate::message::Message;
 use crate::options::ConnectOptions;
-use crate::queue::{Coalesced, Fifo, lock};
+use crate::queue::lock;
+use crate::subs::{Phase, Sink, Sub};
 use crate::wire::{Accepted, Incoming, Outlet, Wire, WireError};
 use edgebus_bus::payload::{Health, Up};
 use edgebus_bus::table::{self, Retain};
-use edgebus_bus::{Topic, Word, filter};
+use edgebus_bus::{Topic, Word};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -43,13 +44,6 @@ pub(crate) enum Command {
         sink: Sink,
     },
     Health(Up, Option<String>),
-}
-
-/// Where the messages of a subscription go.
-pub(crate) enum Sink {
-    Collection(Arc<Coalesced>),
-    Stream(Arc<Fifo>),
-    Inbox(Arc<Fifo>),
 }
 
 /// How the connection is.
@@ -91,24 +85,6 @@ impl Drop for Detach {
         lock(&self.shared.detached).push(self.id);
         self.shared.wake.notify_one();
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Not asked for on this connection.
-    New,
-    /// SUBSCRIBE is under way with this packet id.
-    Asked(u16),
-    /// The echo that ends the listing is under way.
-    Listing,
-    Live,
-    Refused,
-}
-
-struct Sub {
-    filters: Vec<String>,
-    sink: Sink,
-    phase: Phase,
 }
 
 struct Session {
@@ -524,25 +500,7 @@ impl Session {
         let is_state = table::lookup(&message.topic).is_none_or(|r| r.retain != Retain::Never);
         let mut kept = false;
         for sub in self.subs.values() {
-            let wanted = sub
-                .filters
-                .iter()
-                .any(|f| filter::matches(f, &message.topic));
-            if !wanted {
-                continue;
-            }
-            match &sub.sink {
-                Sink::Collection(queue) if is_state => {
-                    let payload = (!message.payload.is_empty()).then(|| message.payload.clone());
-                    queue.put(&message.topic, payload);
-                }
-                Sink::Collection(_) => {}
-                Sink::Stream(queue) => queue.push(message.clone(), || token.clone()),
-                Sink::Inbox(queue) => {
-                    queue.push_held(message.clone(), token.clone());
-                    kept = true;
-                }
-            }
+            kept |= sub.take(&message, is_state, token.as_ref());
         }
         if let Some(token) = token
             && self.config.keep_session
@@ -582,45 +540,6 @@ impl Session {
             match &sub.sink {
                 Sink::Collection(queue) => queue.close(),
                 Sink::Stream(queue) | Sink::Inbox(queue) => queue.close(),
-            }
-        }
-    }
-}
-
-impl Sub {
-    /// The broker has answered. True = an echo is to be sent.
-    fn granted(&mut self, echo: &str, refusals: Vec<crate::wire::Refusal>) -> bool {
-        // The echo filter may stand before ours.
-        let before = refusals.len().saturating_sub(self.filters.len());
-        let refused = refusals.into_iter().enumerate().find_map(|(at, refusal)| {
-            let (code, reason) = refusal?;
-            let filter = match at.checked_sub(before) {
-                Some(n) => self.filters.get(n).cloned().unwrap_or_default(),
-                None => echo.to_owned(),
-            };
-            Some(Error::SubscribeRefused {
-                filter,
-                code,
-                reason,
-            })
-        });
-        if let Some(error) = refused {
-            self.phase = Phase::Refused;
-            match &self.sink {
-                Sink::Collection(queue) => queue.fail(error),
-                Sink::Stream(queue) | Sink::Inbox(queue) => queue.fail(error),
-            }
-            return false;
-        }
-        match &self.sink {
-            Sink::Collection(_) => {
-                self.phase = Phase::Listing;
-                true
-            }
-            Sink::Stream(queue) | Sink::Inbox(queue) => {
-                self.phase = Phase::Live;
-                queue.set_ready();
-                false
             }
         }
     }

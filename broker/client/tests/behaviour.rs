@@ -1,5 +1,6 @@
-//! The client against a broker that is not ours, for what it does must be plain MQTT 5: Debian's
-//! `mosquitto`. With `EDGEBUS_TEST_BROKER=target/release/edgebus` the same against our own.
+//! The client against a broker: our own where the executable `edgebus` is built beside these tests
+//! (or is named by `EDGEBUS_TEST_BROKER`); else, or with `EDGEBUS_TEST_BROKER=mosquitto`, Debian's
+//! mosquitto, for what the client does must be plain MQTT 5.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,12 +12,23 @@ use edgebus_client::{Address, Bus, Change, ConnectOptions, Event, Message};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+fn our_exe() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("EDGEBUS_TEST_BROKER") {
+        return (named != "mosquitto").then(|| named.into());
+    }
+    // target/{profile}/deps/behaviour-… → target/{profile}/edgebus
+    let tests = std::env::current_exe().ok()?;
+    let beside = tests.parent()?.parent()?.join("edgebus");
+    beside.exists().then_some(beside)
+}
 
 /// The broker under the client.
 struct Broker {
@@ -43,7 +55,7 @@ impl Broker {
 
     /// Ours, for what other brokers do not promise; none where there is none to test.
     fn start_ours() -> Option<Self> {
-        std::env::var_os("EDGEBUS_TEST_BROKER").map(|_| Self::start())
+        our_exe().map(|_| Self::start())
     }
 
     fn kill(&mut self) {
@@ -55,13 +67,13 @@ impl Broker {
 
     fn restart(&mut self) {
         self.kill();
-        self.child = Some(match std::env::var("EDGEBUS_TEST_BROKER") {
-            Ok(exe) => self.ours(&exe),
-            Err(_) => self.mosquitto(),
+        self.child = Some(match our_exe() {
+            Some(exe) => self.ours(&exe),
+            None => self.mosquitto(),
         });
     }
 
-    fn ours(&self, exe: &str) -> Child {
+    fn ours(&self, exe: &Path) -> Child {
         let mut child = Command::new(exe)
             .args(["broker", "--tcp", "127.0.0.1:0", "--run-dir"])
             .arg(self.dir.path())
@@ -70,7 +82,7 @@ impl Broker {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
-            .expect("EDGEBUS_TEST_BROKER is the edgebus executable");
+            .expect("the executable edgebus can be started");
         let grants = child.stdin.as_mut().unwrap();
         for (name, role) in WHO {
             let grant = Grant::Allow {
@@ -99,7 +111,9 @@ impl Broker {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("these tests need Debian's package mosquitto, or EDGEBUS_TEST_BROKER")
+            .expect(
+                "these tests need `cargo build -p edgebus` first, or Debian's package mosquitto",
+            )
     }
 
     fn address(&self) -> Address {
