@@ -41,6 +41,8 @@ use crate::uplink;
 const TICK: Duration = Duration::from_secs(1);
 /// How often the round trip is measured.
 const PING_EVERY: Duration = Duration::from_secs(15);
+/// How often both ends compare what they hold, whatever they believe.
+const COMPARE_EVERY: Duration = Duration::from_secs(600);
 /// For the last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -81,6 +83,7 @@ pub async fn run(config: Config, bus: Bus, stop: CancellationToken) -> Result<()
         renewal: Renewal::default(),
         board: Board::new(),
         pinged: Instant::now(),
+        compared: Instant::now(),
         tasks: TaskTracker::new(),
         config,
     };
@@ -154,6 +157,7 @@ struct Link {
     renewal: Renewal,
     board: Board,
     pinged: Instant,
+    compared: Instant,
     tasks: TaskTracker,
 }
 
@@ -261,6 +265,12 @@ impl Link {
                 self.pinged = Instant::now();
                 let now_ms = self.now_ms();
                 self.session.ping(now_ms);
+            }
+            if self.compared.elapsed() >= COMPARE_EVERY {
+                self.compared = Instant::now();
+                for kind in self.session.receiver().kinds() {
+                    self.session.recheck(&kind);
+                }
             }
             if let Some(id) = &self.identity
                 && let Some(csr) = self.renewal.request(&id.cert, &id.pinned.node, now)?

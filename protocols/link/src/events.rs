@@ -131,11 +131,9 @@ impl EventSender {
         if !self.connected {
             return None;
         }
-        if let Some(at) = self.retry_at {
-            if at > now_ms {
-                return None;
-            }
-            self.retry_at = None;
+        self.wake(now_ms);
+        if self.retry_at.is_some() {
+            return None;
         }
         let mut used = Used::default();
         for slot in self.slots.iter().filter(|slot| slot.sent) {
@@ -159,6 +157,11 @@ impl EventSender {
             hash: Hash::UNKNOWN,
             body: event.body,
         }))
+    }
+
+    /// Ends the pause after a refusal when its time has come.
+    pub(crate) fn wake(&mut self, now_ms: u64) {
+        self.retry_at.take_if(|at| *at <= now_ms);
     }
 
     pub fn next_wake(&self) -> Option<u64> {

@@ -207,7 +207,8 @@ pub enum Frame {
         kind: Kind,
         digest: Digest,
     },
-    /// "I hold something else": answer to a `Same` that is not true. A manifest follows.
+    /// "This is what I hold": unasked, or in answer to a `Same` that is not true. If it is not what the sender
+    /// thinks, a manifest follows.
     Have {
         kind: Kind,
         digest: Digest,

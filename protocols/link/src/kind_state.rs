@@ -47,6 +47,8 @@ pub(crate) struct KindState {
     pub retry: BTreeMap<Arc<str>, (u64, u64)>,
     pub same_sent: bool,
     pub relist_at: Option<u64>,
+    /// That time has come: nothing new is sent until all is acknowledged and the list goes out.
+    pub relist_due: bool,
     pub relist_delay: u64,
 }
 
@@ -64,6 +66,7 @@ impl KindState {
             retry: BTreeMap::new(),
             same_sent: false,
             relist_at: None,
+            relist_due: false,
             relist_delay: 0,
         }
     }
@@ -77,6 +80,7 @@ impl KindState {
         self.retry.clear();
         self.same_sent = false;
         self.relist_at = None;
+        self.relist_due = false;
         self.relist_delay = 0;
     }
 

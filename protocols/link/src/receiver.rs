@@ -156,6 +156,11 @@ impl Receiver {
         })
     }
 
+    /// Digest of what is held of a kind.
+    pub fn digest(&self, kind: &Kind) -> Digest {
+        self.kinds.get(kind).map_or(Digest::EMPTY, |s| s.digest)
+    }
+
     /// uid of what is held on a topic.
     pub fn uid(&self, kind: &Kind, topic: &str) -> Option<&str> {
         self.kinds

@@ -354,15 +354,20 @@ impl Sender {
         self.queue_all(kind);
     }
 
-    /// The other end holds something else than `Same` said.
-    pub fn on_have(&mut self, kind: &Kind, now_ms: u64) {
+    /// The other end says what it holds: if that is not what it is known to hold, the lists are compared.
+    pub fn on_have(&mut self, kind: &Kind, digest: Digest, now_ms: u64) {
         let Some(state) = self.kinds.get_mut(kind) else {
             return;
         };
-        if matches!(state.phase, Phase::Live) && state.relist_at.is_none() {
-            state.relist_at = Some(now_ms.saturating_add(state.relist_delay));
-            state.relist_delay = (state.relist_delay * 2).clamp(FIRST_RELIST_MS, LAST_RELIST_MS);
+        if !matches!(state.phase, Phase::Live) || state.relist_at.is_some() {
+            return;
         }
+        if state.drained() && digest == state.held {
+            state.same_sent = false;
+            return;
+        }
+        state.relist_at = Some(now_ms.saturating_add(state.relist_delay));
+        state.relist_delay = (state.relist_delay * 2).clamp(FIRST_RELIST_MS, LAST_RELIST_MS);
     }
 
     /// The next frame to write, if any may be sent now. `next_seq` is the connection's counter.
@@ -395,13 +400,15 @@ impl Sender {
     /// When to poll again even if nothing else happens.
     pub fn next_wake(&self) -> Option<u64> {
         self.have.as_ref()?;
-        let retries = self.kinds.values().flat_map(|s| {
+        // A list that is due waits for acknowledgements, not for the clock, and so does all behind it.
+        let idle = || self.kinds.values().filter(|s| !s.relist_due);
+        let retries = idle().flat_map(|s| {
             s.retry
                 .iter()
                 .filter(|(topic, _)| !s.queued.contains(*topic) && !s.in_flight.contains(*topic))
                 .map(|(_, (at, _))| *at)
         });
-        let relists = self.kinds.values().filter_map(|s| s.relist_at);
+        let relists = idle().filter_map(|s| s.relist_at);
         retries.chain(relists).min()
     }
 
@@ -482,19 +489,21 @@ impl Sender {
     }
 
     /// Retries and lists whose time has come.
-    fn wake(&mut self, now_ms: u64) {
+    pub(crate) fn wake(&mut self, now_ms: u64) {
         for (kind, state) in &mut self.kinds {
-            if matches!(state.phase, Phase::Live)
-                && state.relist_at.is_some_and(|at| at <= now_ms)
-                && state.in_flight.is_empty()
-            {
-                state.relist_at = None;
-                state.same_sent = false;
-                state.queued.clear();
-                state.retry.clear();
-                state.phase = listing(&state.desired, state.complete);
+            if !matches!(state.phase, Phase::Live) {
+                continue;
             }
-            if state.relist_at.is_some() || !matches!(state.phase, Phase::Live) {
+            state.relist_due = state.relist_at.is_some_and(|at| at <= now_ms);
+            if state.relist_due {
+                if state.in_flight.is_empty() {
+                    state.relist_at = None;
+                    state.relist_due = false;
+                    state.same_sent = false;
+                    state.queued.clear();
+                    state.retry.clear();
+                    state.phase = listing(&state.desired, state.complete);
+                }
                 continue;
             }
             let due = state.retry.iter().filter(|(_, (at, _))| *at <= now_ms);
@@ -563,7 +572,7 @@ impl Sender {
         loop {
             let (kind, topic) = self.queues.get(&lane)?.front()?.clone();
             let state = self.kinds.get_mut(&kind)?;
-            let live = matches!(state.phase, Phase::Live) && state.relist_at.is_none();
+            let live = matches!(state.phase, Phase::Live) && !state.relist_due;
             if !state.queued.contains(&topic) || !live || !state.differs(&topic) {
                 // Stale: settled meanwhile, or the kind is being listed and will be queued anew.
                 state.queued.remove(&topic);

@@ -340,6 +340,9 @@ impl Session {
         if matches!(self.state, State::Down | State::Refused) {
             return Vec::new();
         }
+        // Also while nothing can be written: or the caller would be woken again and again for the same.
+        self.sender.wake(now_ms);
+        self.events.wake(now_ms);
         let quiet = now_ms.saturating_sub(self.heard_ms);
         if quiet >= self.timing.dead_ms {
             let why = format!("nothing heard for {quiet} ms");
@@ -351,6 +354,16 @@ impl Session {
             self.outbox.push_back(Frame::Ping { at_ms: now_ms });
         }
         Vec::new()
+    }
+
+    /// Tells the other end what is held here of a kind, so that it compares: heals what no rule foresaw, and
+    /// fetches again what was [`Receiver::load`]ed as unknown meanwhile.
+    pub fn recheck(&mut self, kind: &Kind) {
+        let digest = self.receiver.digest(kind);
+        self.send(Frame::Have {
+            kind: kind.clone(),
+            digest,
+        });
     }
 
     /// Measures the round trip now.
@@ -433,8 +446,8 @@ impl Session {
                 self.sender.on_want(&kind, last, topics);
                 return Vec::new();
             }
-            Frame::Have { kind, .. } => {
-                self.sender.on_have(&kind, now_ms);
+            Frame::Have { kind, digest } => {
+                self.sender.on_have(&kind, digest, now_ms);
                 return Vec::new();
             }
             Frame::Ping { at_ms } => {

@@ -56,6 +56,11 @@ enum Step {
     },
     StoreLost,
     BridgeCrash,
+    Recheck,
+    /// Somebody spoils a twin in Kubernetes behind everybody's back, and the bridge notices.
+    KubeSpoilt {
+        topic: u8,
+    },
     Wait(u16),
 }
 
@@ -77,6 +82,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u8>().prop_map(|committed| Step::LinkCrash { committed }),
         1 => Just(Step::StoreLost),
         1 => Just(Step::BridgeCrash),
+        1 => Just(Step::Recheck),
+        1 => (0..6u8).prop_map(|topic| Step::KubeSpoilt { topic }),
         4 => (0..5000u16).prop_map(Step::Wait),
     ]
 }
@@ -335,6 +342,21 @@ impl World {
                 self.listed.clear();
                 self.kube_pending.clear();
                 self.cloud = Session::new(ident(0), self.budgets.clone(), Timing::default());
+            }
+            Step::Recheck => {
+                for name in DOWN {
+                    self.edge.recheck(&kind(name));
+                }
+                self.cloud.recheck(&kind(Kind::TWIN));
+            }
+            Step::KubeSpoilt { topic } => {
+                let topic = format!("edge/v1/twin/ns/{topic}");
+                let twin = kind(Kind::TWIN);
+                if self.cloud.receiver().uid(&twin, &topic).is_some() {
+                    self.kube_twins.remove(&topic);
+                    self.cloud.receiver().load(&twin, &topic, "", Hash::UNKNOWN);
+                    self.cloud.recheck(&twin);
+                }
             }
             Step::Wait(ms) => self.now += u64::from(*ms),
         }
@@ -661,7 +683,13 @@ proptest! {
             use Step::*;
             let faulty = matches!(
                 step,
-                Cut | LinkCrash { .. } | StoreLost | BridgeCrash | BusFails | DownTwice(_) | Wait(_)
+                Cut | LinkCrash { .. }
+                    | StoreLost
+                    | BridgeCrash
+                    | BusFails
+                    | DownTwice(_)
+                    | KubeSpoilt { .. }
+                    | Wait(_)
             );
             if faulty {
                 continue;

@@ -256,6 +256,7 @@ impl Link {
         self.opened_at = Some(Instant::now());
         self.board.set(LinkUp::Up, None);
         self.pinged = Instant::now();
+        self.compared = self.pinged;
         let now_ms = self.now_ms();
         self.session.ping(now_ms);
         tracing::info!(held = ?self.session.receiver().kinds(), "the link is up");
