@@ -206,7 +206,7 @@ fn property(
             }
         };
         also("scale", dp.scale.map(Value::from));
-        also("bias", dp.bias.map(Value::from));
+        also("scaleOffset", dp.scale_offset.map(Value::from));
         also("byteOrder", dp.byte_order.clone().map(Value::from));
     }
     let spec = dp

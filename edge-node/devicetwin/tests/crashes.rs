@@ -1,6 +1,9 @@
 //! A process that dies anywhere, any number of times, arrives at the same documents, and spends a
 //! generation only where a value changes.
 
+// The helpers here are test code too.
+#![allow(clippy::unwrap_used)]
+
 mod bench;
 
 use bench::*;

@@ -152,20 +152,20 @@ pub struct DeviceProperty {
         deserialize_with = "flex::float::deserialize"
     )]
     pub deadband: Option<f64>,
-    /// value = raw * scale + bias.
+    /// value = raw * scale + scaleOffset.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "flex::float::deserialize"
     )]
     pub scale: Option<f64>,
-    /// value = raw * scale + bias.
+    /// value = raw * scale + scaleOffset.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "flex::float::deserialize"
     )]
-    pub bias: Option<f64>,
+    pub scale_offset: Option<f64>,
     /// Order of bytes of values longer than one register: ABCD, CDAB, BADC, DCBA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub byte_order: Option<String>,
