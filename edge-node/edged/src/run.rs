@@ -75,11 +75,19 @@ pub async fn run(config: Config, bus: Bus, stop: CancellationToken) -> Result<()
     }
 }
 
+/// The status that the bus has.
+struct Said {
+    status: Object,
+    at: Instant,
+    /// Which connection it went over: behind the next one may be a broker that lost its store.
+    connects: u64,
+}
+
 struct Node {
     machine: Machine,
     node: String,
     conditions: Conditions,
-    said: Option<(Object, Instant)>,
+    said: Option<Said>,
     trouble: bool,
 }
 
@@ -99,16 +107,19 @@ impl Node {
         let conditions = self.conditions.step(&figures, trouble.as_deref(), &now);
         let new = match (&trouble, &self.said) {
             // What the machine is does not change because we cannot read it now.
-            (Some(_), Some((said, _))) => {
-                let mut new = said.clone();
+            (Some(_), Some(said)) => {
+                let mut new = said.status.clone();
                 new.insert("conditions".into(), conditions.into());
                 new
             }
             (Some(_), None) => Object::from_iter([("conditions".into(), conditions.into())]),
             (None, _) => status(&self.node, &facts, conditions),
         };
+        let connects = bus.status().borrow().connects;
         let due = match &self.said {
-            Some((said, at)) => *said != new || at.elapsed() >= REPEAT,
+            Some(said) => {
+                said.status != new || said.at.elapsed() >= REPEAT || said.connects != connects
+            }
             None => true,
         };
         if due {
@@ -119,7 +130,11 @@ impl Node {
             bus.put(&Topic::NodeStatus {}, &said)
                 .await
                 .context("saying the node's status")?;
-            self.said = Some((new, Instant::now()));
+            self.said = Some(Said {
+                status: new,
+                at: Instant::now(),
+                connects,
+            });
         }
         Ok(())
     }
