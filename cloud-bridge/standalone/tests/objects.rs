@@ -296,6 +296,8 @@ async fn deleting_a_definition_deletes_its_objects_and_its_kind() {
         (list["items"].as_array()?.len() == 1).then_some(())
     })
     .await;
+    let late = c.post(THINGS, &thing("late", json!({}))).await;
+    late.refused(405, "MethodNotAllowed");
     c.patch(
         &format!("{THINGS}/kept"),
         "merge",

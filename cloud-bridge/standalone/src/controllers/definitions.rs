@@ -1,6 +1,6 @@
 //! Definitions of custom resources on their way out: their objects go first.
 
-use super::{delete, update};
+use super::{delete, sweep, update};
 use crate::error::Result;
 use crate::meta::{finalizers, is_deleting, remove_finalizer, text};
 use crate::ops::Api;
@@ -40,6 +40,20 @@ pub async fn pass(api: Arc<Api>) -> Result<()> {
                 remove_finalizer(object, CLEANUP);
             })
             .await?;
+        }
+    }
+    let used = api.store.places();
+    let (all, _) = api.store.list(CRDS, None, None).await?;
+    for (kind, ns) in &used {
+        let defined = all.iter().any(|d| {
+            let (group, plural) = (
+                text(&d.value, "/spec/group"),
+                text(&d.value, "/spec/names/plural"),
+            );
+            kind.strip_prefix(group).and_then(|k| k.strip_prefix('/')) == Some(plural)
+        });
+        if !defined && now.by_storage(kind).is_none_or(|r| r.is_custom()) {
+            sweep(&api, kind, ns).await?;
         }
     }
     Ok(())

@@ -168,3 +168,20 @@ where
         Err(error) => Err(error),
     }
 }
+
+/// Removes what a create left behind that had been admitted just before its namespace or its
+/// kind went. Nobody can reach such objects any more, so finalizers do not count.
+async fn sweep(api: &Api, kind: &Arc<str>, ns: &str) -> Result<()> {
+    use crate::store::{Change, Key};
+    for object in &api.store.list(kind, Some(ns), None).await?.0 {
+        let key = Key::new(kind, ns, name(&object.value));
+        api.change(&key, false, |old| {
+            Ok(match old {
+                Some(old) => Change::Delete(old.value.clone()),
+                None => Change::Keep,
+            })
+        })
+        .await?;
+    }
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! Namespaces: furnished while they live, emptied before they go.
 
 use super::bootstrap::furnish;
-use super::{delete, update};
+use super::{delete, sweep, update};
 use crate::error::Result;
 use crate::meta::{is_deleting, name};
 use crate::ops::Api;
@@ -57,6 +57,13 @@ pub async fn pass(api: Arc<Api>) -> Result<()> {
                 }
             })
             .await?;
+        }
+    }
+    let used = api.store.places();
+    let (all, _) = api.store.list(NAMESPACES, None, None).await?;
+    for (kind, ns) in &used {
+        if !ns.is_empty() && !all.iter().any(|n| name(&n.value) == ns) {
+            sweep(&api, kind, ns).await?;
         }
     }
     Ok(())

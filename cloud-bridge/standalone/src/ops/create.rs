@@ -54,7 +54,7 @@ impl Api {
             ));
         }
         prepare_metadata(&mut object, resource, ns)?;
-        self.admit_into_namespace(resource, ns, text(&object, "/metadata/name"))
+        self.admit(resource, ns, text(&object, "/metadata/name"))
             .await?;
         let prefix = match text(&object, "/metadata/name") {
             "" => text(&object, "/metadata/generateName").to_owned(),
@@ -139,13 +139,19 @@ impl Api {
         Ok(finish(resource, None, object, super::Part::Main, options))
     }
 
-    /// A namespace must be there and not on its way out.
-    pub(super) async fn admit_into_namespace(
-        &self,
-        resource: &Resource,
-        ns: &str,
-        name: &str,
-    ) -> Result<()> {
+    /// What a new object goes into must be there and not on its way out: its namespace, and
+    /// the definition of its kind.
+    pub(super) async fn admit(&self, resource: &Resource, ns: &str, name: &str) -> Result<()> {
+        if let Some(custom) = &resource.custom {
+            let key = Key::new(&CRDS.into(), "", &custom.definition);
+            let definition = self.store.get(&key).await?;
+            if definition.is_none_or(|d| is_deleting(&d.value)) {
+                let mut error = ApiError::method_not_allowed();
+                error.message =
+                    "create not allowed while custom resource definition is terminating".into();
+                return Err(error);
+            }
+        }
         if !resource.namespaced {
             return Ok(());
         }

@@ -129,8 +129,7 @@ impl Api {
         // Asked before the update because looking is asynchronous; the namespace's
         // controller sweeps up what slips in between.
         if self.store.get(&target.key()).await?.is_none() {
-            self.admit_into_namespace(resource, target.ns, target.name)
-                .await?;
+            self.admit(resource, target.ns, target.name).await?;
         }
         let outcome = self
             .change(&target.key(), options.dry_run, |old| {

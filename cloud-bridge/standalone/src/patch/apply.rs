@@ -137,18 +137,16 @@ pub fn apply(
         sync_last_applied(&mut merged, whole_config);
     }
     // An apply that changes neither the object nor what it owns leaves no trace.
+    let unchanged = same_but_record(old, &merged);
     if let Some(last) = last
         && last.fields == mine.fields
-        && without_record(old) == without_record(&merged)
+        && unchanged
     {
         mine.time = last.time;
         mine.api_version = last.api_version;
     }
     entries.push(mine);
-    if live.is_some()
-        && same_record(&before, &entries)
-        && without_record(old) == without_record(&merged)
-    {
+    if live.is_some() && unchanged && same_record(&before, &entries) {
         return Ok(old.clone());
     }
     managed::write(&mut merged, entries);
@@ -266,12 +264,22 @@ fn before_first_apply(live: &Value, schema: &Schema, who: &Who<'_>) -> Entry {
     entry
 }
 
-fn without_record(object: &Value) -> Value {
-    let mut object = object.clone();
-    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
-        metadata.remove("managedFields");
-    }
-    object
+/// Whether two versions of an object differ in nothing but the record.
+fn same_but_record(a: &Value, b: &Value) -> bool {
+    let same = |a: &Map<String, Value>, b: &Map<String, Value>, except: &str| {
+        let rest = |map: &Map<String, Value>| map.keys().filter(|k| *k != except).count();
+        rest(a) == rest(b)
+            && a.iter()
+                .all(|(key, value)| key == except || b.get(key) == Some(value))
+    };
+    let (Value::Object(a), Value::Object(b)) = (a, b) else {
+        return a == b;
+    };
+    same(a, b, "metadata")
+        && match (a.get("metadata"), b.get("metadata")) {
+            (Some(Value::Object(a)), Some(Value::Object(b))) => same(a, b, "managedFields"),
+            (a, b) => a == b,
+        }
 }
 
 fn conflicts(

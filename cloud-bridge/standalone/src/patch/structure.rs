@@ -137,6 +137,10 @@ pub(crate) struct Difference {
 
 pub(crate) fn compare(schema: Node<'_>, old: &Value, new: &Value) -> Difference {
     let mut difference = Difference::default();
+    // Most of an object is the same before and after: comparing is cheaper than naming paths.
+    if old == new {
+        return difference;
+    }
     let changed = &mut difference.changed;
     let removed = &mut difference.removed;
     match (old, new) {
@@ -167,7 +171,7 @@ pub(crate) fn compare(schema: Node<'_>, old: &Value, new: &Value) -> Difference 
             }
         }
         (Value::Array(a), Value::Array(b)) => match identity(schema) {
-            None => changed.own = old != new,
+            None => changed.own = true,
             Some(identity) => {
                 let items = items(schema);
                 let before: BTreeMap<Step, &Value> =
@@ -188,7 +192,6 @@ pub(crate) fn compare(schema: Node<'_>, old: &Value, new: &Value) -> Difference 
                 }
             }
         },
-        _ if old == new => {}
         _ => {
             // A value of another type: whatever was below is gone.
             if matches!(old, Value::Object(_) | Value::Array(_)) {

@@ -18,7 +18,7 @@ pub use history::{Event, EventKind};
 use crate::error::ApiError;
 use history::History;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
@@ -238,6 +238,22 @@ impl Store {
                 return Ok(all);
             }
         }
+    }
+
+    /// Which kinds have objects in which namespaces ("" for the cluster's own).
+    pub fn places(&self) -> BTreeSet<(Arc<str>, String)> {
+        let state = lock(&self.shared.state);
+        let mut places = BTreeSet::new();
+        for (kind, objects) in &state.kinds {
+            let mut last = None;
+            for (ns, _) in objects.keys() {
+                if last != Some(ns) {
+                    places.insert((kind.clone(), ns.clone()));
+                    last = Some(ns);
+                }
+            }
+        }
+        places
     }
 
     /// Whether what was read at `rev` holds; false if it was undone and must be read again.

@@ -132,3 +132,14 @@ fn one_database_serves_one_server() {
     ));
     store.close();
 }
+
+#[tokio::test]
+async fn places_name_each_kind_and_namespace_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    put(&store, "a", "1").await.unwrap();
+    put(&store, "b", "1").await.unwrap();
+    let places: Vec<_> = store.places().into_iter().collect();
+    assert_eq!(places, [("/configmaps".into(), "default".to_owned())]);
+    store.close();
+}
