@@ -58,6 +58,9 @@ pub struct NodeState {
     pub node: String,
     /// Process id of the warden.
     pub pid: u32,
+    /// The kernel's id of this boot: process ids and ticks of another one mean nothing.
+    #[serde(default)]
+    pub boot_id: String,
     /// `host:port` of MQTT over TCP; empty until the broker has said it.
     #[serde(default)]
     pub tcp: String,

@@ -132,6 +132,12 @@ pub(crate) fn started_ticks(pid: u32) -> Option<u64> {
     stat(pid).map(|s| s.started_ticks)
 }
 
+/// The kernel's id of this boot.
+pub(crate) fn boot_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
 /// Has the group a member that is not just waiting to be reaped? (In a container nobody may ever
 /// reap what is not ours.)
 fn group_lives(leader: u32) -> bool {

@@ -87,6 +87,9 @@ pub struct Paths {
     pub broker_data: PathBuf,
     /// Held while a warden runs on this data_dir.
     pub lock: PathBuf,
+    /// The same for this run_dir: of what runs under it another warden would think that it is
+    /// left over.
+    pub run_lock: PathBuf,
     /// Mappers that have been here: what one had retained is cleared once its file is gone.
     pub known: PathBuf,
     /// Exists once this node is enrolled.
@@ -134,6 +137,7 @@ impl Config {
             unit_clients: run.join("units"),
             broker_data: data.join("broker"),
             lock: data.join("node.lock"),
+            run_lock: run.join("node.lock"),
             known: data.join("mappers.json"),
             enrolled: data.join("link/node.crt"),
             sealing_key: data.join("link/sealing.key"),

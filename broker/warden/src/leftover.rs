@@ -16,7 +16,9 @@ pub(crate) const MARK: &str = "EDGEBUS_UNIT_OF";
 /// Ends what the last warden on this run_dir left behind.
 pub(crate) async fn end(state_file: &Path, run_dir: &Path) {
     let mut groups = BTreeSet::new();
-    if let Ok(state) = NodeState::load(state_file) {
+    if let Ok(state) = NodeState::load(state_file)
+        && state.boot_id == child::boot_id()
+    {
         for unit in state.units.values() {
             if let (Some(pid), Some(ticks)) = (unit.pid, unit.started_ticks)
                 && child::stat(pid).is_some_and(|s| s.started_ticks == ticks && s.state != 'Z')

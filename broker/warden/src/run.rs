@@ -2,6 +2,7 @@
 //! units and whatever is in `mappers.d/`, and ends all of it in the opposite order.
 
 use crate::board::{Board, NodeState, UnitState, UnitStatus};
+use crate::child;
 use crate::clients::{self, private_dir};
 use crate::config::{Config, LinkMode, Paths};
 use crate::leftover;
@@ -53,10 +54,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
         .with_context(|| format!("making the data folder {:?}", config.data_dir))?;
     let _lock = lock(&paths.lock)?;
     make_run_dir(&config, &paths)?;
+    let _run_lock = lock(&paths.run_lock)?;
     leftover::end(&paths.state, &config.run_dir).await;
     let board = Board::new(NodeState {
         node: config.node.to_string(),
         pid: std::process::id(),
+        boot_id: child::boot_id(),
         tcp: String::new(),
         bus_socket: paths.bus_socket.display().to_string(),
         admin_socket: paths.admin_socket.display().to_string(),
@@ -324,7 +327,7 @@ fn lock(path: &Path) -> Result<File> {
         let mut pid = String::new();
         file.read_to_string(&mut pid).unwrap_or_default();
         bail!(
-            "another `edgebus node` (pid {}) runs on this data folder: {path:?} is locked",
+            "another `edgebus node` (pid {}) runs on this folder: {path:?} is locked",
             pid.trim()
         );
     }

@@ -299,6 +299,11 @@ async fn the_link_runs_while_the_node_is_enrolled_and_a_second_warden_is_refused
     let second = edgebus_warden::run(gw.config.clone(), CancellationToken::new()).await;
     let said = second.unwrap_err().to_string();
     assert!(said.contains("another `edgebus node`"), "{said}");
+    let mut other = gw.config.clone();
+    other.data_dir = gw.dir.path().join("other");
+    let third = edgebus_warden::run(other, CancellationToken::new()).await;
+    let said = third.unwrap_err().to_string();
+    assert!(said.contains("run/node.lock"), "{said}");
     let cert = gw.config.paths().enrolled;
     fs::create_dir_all(cert.parent().unwrap()).unwrap();
     fs::write(&cert, "").unwrap();
