@@ -15,7 +15,8 @@ use thiserror::Error;
 
 const CA_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 const ENDPOINT_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Clocks of gateways are late after a power cut: certificates begin that much before their issue.
+/// Clocks of gateways are late after a power cut: certificates begin that much before their issue, or an
+/// eighth of their life, so that nodes reckon the time of renewal rightly.
 const BACKDATE: Duration = Duration::from_secs(3600);
 /// Organisation of every node, as kubelets have it.
 pub const NODES: &str = "system:nodes";
@@ -71,7 +72,8 @@ fn at(time: Timestamp, params: &mut CertificateParams, life: Duration) -> Timest
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let second = u64::try_from(time.as_second()).unwrap_or(0);
     let until = second.saturating_add(life.as_secs());
-    params.not_before = epoch + Duration::from_secs(second.saturating_sub(BACKDATE.as_secs()));
+    let backdate = BACKDATE.min(life / 8);
+    params.not_before = epoch + Duration::from_secs(second.saturating_sub(backdate.as_secs()));
     params.not_after = epoch + Duration::from_secs(until);
     let until = i64::try_from(until).unwrap_or(i64::MAX);
     Timestamp::from_second(until).unwrap_or(Timestamp::MAX)

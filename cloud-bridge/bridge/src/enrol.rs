@@ -79,6 +79,8 @@ pub struct Door {
 pub struct Admission {
     pub node: NodeName,
     pub record: Record,
+    /// Hash of the key it came with.
+    pub key_hash: String,
     /// Its certificate has ended: it may renew and do nothing else for long.
     pub in_grace: bool,
 }
@@ -243,6 +245,7 @@ impl Door {
         }
         Ok(Admission {
             node: peer.node.clone(),
+            key_hash: peer.key_hash.clone(),
             in_grace: peer.until <= Timestamp::now(),
             record,
         })

@@ -125,7 +125,11 @@ fn body(node: &NodeName, component: &str, event: &payload::Event, ns: &str, uid:
 }
 
 fn note(text: &str) -> &str {
-    &text[..text.floor_char_boundary(NOTE_MAX)]
+    let mut end = text.len().min(NOTE_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// Kubernetes wants whole seconds here. A time that is none becomes now.

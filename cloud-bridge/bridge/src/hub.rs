@@ -13,6 +13,8 @@ pub type Kick = Option<(Code, &'static str)>;
 #[derive(Debug)]
 struct Slot {
     id: u64,
+    /// Hash of the public key that opened it.
+    key_hash: String,
     kick: watch::Sender<Kick>,
     gone: CancellationToken,
 }
@@ -46,7 +48,7 @@ impl Hub {
     }
 
     /// Takes the node's place; whoever has it is told to go.
-    pub fn sit(&self, node: &str) -> Seat {
+    pub fn sit(&self, node: &str, key_hash: &str) -> Seat {
         let mut slots = self.slots();
         slots.0 += 1;
         let id = slots.0;
@@ -54,6 +56,7 @@ impl Hub {
         let gone = CancellationToken::new();
         let slot = Slot {
             id,
+            key_hash: key_hash.to_owned(),
             kick,
             gone: gone.clone(),
         };
@@ -79,6 +82,16 @@ impl Hub {
         }
     }
 
+    /// Ends the connection if its key is none that the node may use now.
+    pub fn check(&self, node: &str, knows: impl FnOnce(&str) -> bool) {
+        let slots = self.slots();
+        let slot = slots.1.get(node).filter(|slot| !knows(&slot.key_hash));
+        if let Some(slot) = slot {
+            let why = "this key was replaced by a later join, or the node was forgotten";
+            slot.kick.send_replace(Some((Code::REVOKED, why)));
+        }
+    }
+
     pub fn kick(&self, node: &str, code: Code, why: &'static str) {
         if let Some(slot) = self.slots().1.get(node) {
             slot.kick.send_replace(Some((code, why)));
@@ -91,12 +104,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_replaced_key_ends_its_connection() {
+        let hub = Hub::default();
+        let seat = hub.sit("gw", "old");
+        hub.check("gw", |key| key == "old");
+        assert_eq!(*seat.kicked.borrow(), None);
+        hub.check("gw", |key| key == "new");
+        assert!(seat.kicked.borrow().is_some());
+    }
+
+    #[test]
     fn the_newest_connection_of_a_node_wins() {
         let hub = Hub::default();
-        let first = hub.sit("gw");
+        let first = hub.sit("gw", "k1");
         assert!(first.before.is_none());
-        let other = hub.sit("other");
-        let second = hub.sit("gw");
+        let other = hub.sit("other", "k");
+        let second = hub.sit("gw", "k1");
         assert_eq!(
             first.kicked.borrow().map(|(code, _)| code),
             Some(Code::SUPERSEDED)

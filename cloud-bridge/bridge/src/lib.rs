@@ -21,6 +21,7 @@ mod link;
 mod metrics;
 mod mirror;
 mod node;
+pub mod operator;
 mod record;
 mod rows;
 mod run;

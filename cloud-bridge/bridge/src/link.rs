@@ -32,6 +32,10 @@ use crate::up::{self, Refusal, unreadable};
 const MESSAGE_TARGET: usize = 64 << 10;
 /// The other end must take a message within this.
 const WRITE: Duration = Duration::from_secs(20);
+/// How long a link waits for the first lists of a bridge that has just started.
+const LISTS: Duration = Duration::from_secs(3);
+/// Everything is compared again so often, which heals what nobody foresaw.
+const COMPARE: Duration = Duration::from_secs(600);
 /// What a node with an ended certificate has to renew it.
 const GRACE_TO_RENEW: Duration = Duration::from_secs(60);
 
@@ -70,7 +74,7 @@ pub async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let node = admission.node.clone();
-    let seat = shared.hub.sit(node.as_str());
+    let seat = shared.hub.sit(node.as_str(), &admission.key_hash);
     if let Some(before) = &seat.before {
         // Its last writes must not come after the first of this connection.
         tokio::select! {
@@ -81,6 +85,11 @@ pub async fn serve<S>(
     count(&shared.metrics.nodes_connected);
     count(&shared.metrics.connections);
     tracing::info!(node = node.as_str(), "link up");
+    // Lists come within milliseconds of a bridge's start; without them the node would send all it has.
+    let until = Instant::now() + LISTS;
+    while !shared.mirror().ready() && Instant::now() < until && !stop.is_cancelled() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let feed = Arc::new(Feed::default());
     shared.mirror().subscribe(node.as_str(), feed.clone());
     let mut link = Link::new(shared.clone(), admission, feed.clone());
@@ -335,6 +344,7 @@ impl Link {
         kicked.mark_changed();
         let deadline = tokio::time::sleep(GRACE_TO_RENEW);
         tokio::pin!(deadline);
+        let mut compare = tokio::time::interval_at(tokio::time::Instant::now() + COMPARE, COMPARE);
         let mut message: Option<Bytes> = None;
         loop {
             if message.is_none() {
@@ -390,6 +400,7 @@ impl Link {
                     };
                     self.bye(code, why);
                 }
+                _ = compare.tick() => self.session.sender().compare_again(),
                 () = &mut deadline, if self.admission.in_grace => {
                     self.admission.in_grace = false;
                     self.bye(Code::FORBIDDEN, "the certificate has ended and was not renewed");

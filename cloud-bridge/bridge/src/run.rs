@@ -49,7 +49,8 @@ pub async fn run(
         match begin(&config, client, cluster_id, &life).await {
             Ok(shared) => serve(shared, &listener, health.clone(), &life).await?,
             Err(error)
-                if cluster::api_code(&error).is_some_and(|code| (400..500).contains(&code)) =>
+                if cluster::api_code(&error)
+                    .is_some_and(|code| matches!(code, 400 | 403 | 422)) =>
             {
                 return Err(error);
             }

@@ -138,7 +138,8 @@ fn namespace_gone(error: &anyhow::Error) -> bool {
     crate::cluster::api_status(error).is_some_and(|status| status.message.contains("namespaces"))
 }
 
-fn from_secret(secret: Secret) -> Leaf {
+/// A Secret that a watch brought.
+pub fn from_secret(secret: Secret) -> Leaf {
     let data = secret.data.unwrap_or_default();
     Leaf {
         name: secret.metadata.name.unwrap_or_default(),

@@ -23,8 +23,10 @@ use edgebus_linkproto::{Code, Hash};
 use crate::cluster;
 use crate::metrics::count;
 use crate::mirror::{Key, StatusRef};
+use crate::record::Record;
 use crate::rows::{self, DEVICE, ROWS, Scope};
 use crate::shared::Shared;
+use crate::vault::{ROLE_LABEL, ROLE_NODE, from_secret};
 use crate::{device, node, record};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -97,15 +99,19 @@ pub fn spawn(shared: &Arc<Shared>, tasks: &TaskTracker, stop: &CancellationToken
     let api: Api<Secret> = Api::namespaced(shared.client.clone(), &shared.config.namespace);
     let config =
         watcher::Config::default().fields(&format!("metadata.name={}", record::REVOKED_SECRET));
+    let sink = Revoked(shared.clone());
     start(
         shared,
         tasks,
         stop,
         "the list of revoked nodes",
-        api,
+        api.clone(),
         config,
-        Revoked(shared.clone()),
+        sink,
     );
+    let config = watcher::Config::default().labels(&format!("{ROLE_LABEL}={ROLE_NODE}"));
+    let sink = Records(shared.clone());
+    start(shared, tasks, stop, "records of nodes", api, config, sink);
 }
 
 fn scoped(
@@ -172,12 +178,12 @@ async fn follow<K, S>(
                 count(&shared.metrics.watch_errors);
                 sink.failed();
                 doubt = true;
-                let why = explain(&error);
+                let (code, why) = explain(&error);
                 if why != told {
                     tracing::warn!("watching {what}: {why}; nothing is deleted because of it");
                     told = why;
                 }
-                let forbidden = told.contains("403");
+                let forbidden = code == Some(403);
                 tokio::time::sleep(if forbidden { FORBIDDEN_RETRY } else { delay }).await;
                 delay = (delay * 2).min(LAST_RETRY);
                 continue;
@@ -204,17 +210,24 @@ async fn follow<K, S>(
     }
 }
 
-fn explain(error: &watcher::Error) -> String {
+/// The API's code, if it answered, and what to tell people.
+fn explain(error: &watcher::Error) -> (Option<u16>, String) {
+    let said = |status: &kube::core::Status| {
+        (
+            Some(status.code),
+            format!("{} {}", status.code, status.message),
+        )
+    };
     let source = match error {
         watcher::Error::InitialListFailed(e)
         | watcher::Error::WatchStartFailed(e)
         | watcher::Error::WatchFailed(e) => e,
-        watcher::Error::WatchError(status) => return format!("{} {}", status.code, status.message),
-        watcher::Error::NoResourceVersion => return error.to_string(),
+        watcher::Error::WatchError(status) => return said(status),
+        watcher::Error::NoResourceVersion => return (None, error.to_string()),
     };
     match source {
-        kube::Error::Api(status) => format!("{} {}", status.code, status.message),
-        other => other.to_string(),
+        kube::Error::Api(status) => said(status),
+        other => (None, other.to_string()),
     }
 }
 
@@ -436,6 +449,29 @@ impl Sink<Secret> for Revoked {
     }
 
     fn delete(&mut self, _secret: Secret) {}
+
+    fn listed(&mut self) {}
+
+    fn failed(&mut self) {}
+}
+
+/// Cuts off a link whose key was replaced, or whose node was forgotten.
+struct Records(Arc<Shared>);
+
+impl Sink<Secret> for Records {
+    fn begin(&mut self) {}
+
+    fn apply(&mut self, secret: Secret, _listing: bool) {
+        if let Some(record) = Record::read(&from_secret(secret)) {
+            self.0.hub.check(&record.node, |key| record.knows(key));
+        }
+    }
+
+    fn delete(&mut self, secret: Secret) {
+        if let Some(record) = Record::read(&from_secret(secret)) {
+            self.0.hub.check(&record.node, |_| false);
+        }
+    }
 
     fn listed(&mut self) {}
 
