@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Longest first line that is read.
@@ -60,15 +60,15 @@ where
     Fut: Future<Output = Result<()>>,
 {
     let stop = CancellationToken::new();
-    let welcome = match by_hand(args)? {
-        Some(welcome) => welcome,
-        None => from_parent(&stop).await?,
+    let (welcome, has_parent) = match by_hand(args)? {
+        Some(welcome) => (welcome, false),
+        None => (from_parent(&stop).await?, true),
     };
     stop_on_signals(stop.clone())?;
     let options = ConnectOptions::try_from(&welcome).map_err(|e| BadConfig(e.to_string()))?;
     // Its own token: the bus outlives the body, which has last words.
     let bus = Bus::connect(options, CancellationToken::new());
-    tokio::spawn(tell_parent(bus.clone()));
+    let told = has_parent.then(|| tokio::spawn(tell_parent(bus.clone())));
     let body = body(welcome, bus.clone(), stop.clone());
     tokio::pin!(body);
     let outcome = tokio::select! {
@@ -81,18 +81,33 @@ where
             }
         },
     };
+    if let Some(told) = told {
+        told.abort();
+    }
     bus.close().await;
     outcome
 }
 
-/// Says `{"up":true}` on standard output at the first connection: an end after that is no failure
-/// to start.
+/// Time between two signs of life to the parent.
+const ALIVE: Duration = Duration::from_secs(10);
+
+/// Says on standard output that we are up, from the first connection on: an end after that is no
+/// failure to start, and silence after that means that this process hangs.
 async fn tell_parent(bus: Bus) {
     let mut status = bus.status();
-    if status.wait_for(|s| s.connected).await.is_ok() {
+    if status.wait_for(|s| s.connected).await.is_err() {
+        return;
+    }
+    let mut ticks = interval(ALIVE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
         let mut out = std::io::stdout().lock();
+        let said = writeln!(out, r#"{{"up":true,"again_ms":{}}}"#, ALIVE.as_millis());
         // Nobody listens when it runs by hand into a closed pipe; that is no reason to end.
-        drop(writeln!(out, r#"{{"up":true}}"#).and_then(|()| out.flush()));
+        if said.and_then(|()| out.flush()).is_err() {
+            return;
+        }
     }
 }
 

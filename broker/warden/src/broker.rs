@@ -7,7 +7,6 @@ use crate::leftover::MARK;
 use crate::run::Node;
 use anyhow::{Context, Result, bail};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -61,7 +60,7 @@ pub(crate) async fn start(node: &Arc<Node>) -> Result<Running> {
     }));
     match await_listening(&mut running, listening).await {
         Ok(tcp) => {
-            running.up.store(true, Ordering::Relaxed);
+            running.voice.hear(r#"{"up":true}"#);
             node.tcp.send_replace(Some(tcp));
             Ok(running)
         }

@@ -5,12 +5,12 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use std::fs;
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long a child may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
@@ -23,8 +23,66 @@ pub(crate) struct Running {
     pub pid: u32,
     pub started_ticks: Option<u64>,
     pub since: Instant,
-    /// Whether it has said that it is at work.
-    pub up: Arc<AtomicBool>,
+    /// What it says of itself.
+    pub voice: Arc<Voice>,
+}
+
+/// What a child says of itself on its standard output, one JSON object a line: `{"up":true}` when
+/// it is connected and at work, and with `"again_ms":N` that it will say so again every N ms.
+#[derive(Default)]
+pub(crate) struct Voice {
+    up: AtomicBool,
+    /// Promised time between two words, in milliseconds; 0 = none promised.
+    again_ms: AtomicU64,
+    last: Mutex<Option<Instant>>,
+}
+
+/// Promised words that may fail to come before a child counts as hung. Long enough (two minutes
+/// for our own units) that what a pause does to a node is seen, and an overloaded machine is not
+/// made busier with restarts.
+const MISSED: u32 = 12;
+
+impl Voice {
+    /// Takes a line of output. True = it was such a word.
+    pub fn hear(&self, line: &str) -> bool {
+        if !line.starts_with('{') {
+            return false;
+        }
+        let Ok(said) = serde_json::from_str::<serde_json::Value>(line) else {
+            return false;
+        };
+        if said.get("up") != Some(&serde_json::Value::Bool(true)) {
+            return false;
+        }
+        let again_ms = said.get("again_ms").and_then(|v| v.as_u64());
+        self.again_ms
+            .store(again_ms.unwrap_or_default(), Ordering::Relaxed);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.up.store(true, Ordering::Relaxed);
+        true
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// The time by which it must have spoken again, if it promised to.
+    fn due(&self) -> Option<Instant> {
+        let again = Duration::from_millis(self.again_ms.load(Ordering::Relaxed));
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        (!again.is_zero()).then_some(last? + again * MISSED)
+    }
+
+    /// Waits until a promise is broken.
+    pub async fn hung(&self) {
+        loop {
+            match self.due() {
+                Some(due) if Instant::now() >= due => return,
+                Some(due) => sleep_until(due).await,
+                None => sleep(Duration::from_secs(5)).await,
+            }
+        }
+    }
 }
 
 /// Starts `command`; the caller gets its standard input and output.
@@ -45,7 +103,7 @@ pub(crate) fn spawn(mut command: Command) -> Result<(Running, ChildStdin, ChildS
         pid,
         started_ticks: started_ticks(pid),
         since: Instant::now(),
-        up: Arc::default(),
+        voice: Arc::default(),
     };
     Ok((running, stdin, stdout))
 }
@@ -54,10 +112,6 @@ impl Running {
     /// Waits until it ends by itself. Cancel-safe.
     pub async fn ended(&mut self) -> Result<ExitStatus> {
         self.child.wait().await.context("waiting for a child")
-    }
-
-    pub fn was_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
     }
 
     /// Kills what it started and left behind.

@@ -16,7 +16,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::{Notify, oneshot};
@@ -37,6 +36,8 @@ pub(crate) enum Kind {
 enum Outcome {
     Ended(ExitStatus, Duration, bool),
     NotStarted(anyhow::Error),
+    /// It broke its promise to say that it is alive, and was ended.
+    Hung(Duration),
     Stopped,
     Replaced,
 }
@@ -75,6 +76,10 @@ pub(crate) async fn keep(
             Outcome::Ended(status, lived, up) => {
                 let why = format!("{status} after {:.1} s", lived.as_secs_f64());
                 (policy.ended(status.code(), lived, up, chance()), why)
+            }
+            Outcome::Hung(lived) => {
+                let why = "hung: it no longer said that it is up".to_owned();
+                (policy.ended(None, lived, true, chance()), why)
             }
             Outcome::NotStarted(error) => {
                 let why = format!("{error:#}");
@@ -149,7 +154,7 @@ async fn once(
     };
     node.board.unit(name, |u| {
         // A unit that says `up` at once may have been faster than this line.
-        u.state = if running.was_up() {
+        u.state = if running.voice.is_up() {
             UnitStatus::Up
         } else {
             UnitStatus::Running
@@ -161,13 +166,22 @@ async fn once(
         u.why = None;
     });
     tracing::info!(unit = name, pid = running.pid, "started");
+    let voice = running.voice.clone();
     tokio::select! {
         status = running.ended() => {
             running.sweep();
             match status {
-                Ok(status) => Outcome::Ended(status, running.since.elapsed(), running.was_up()),
+                Ok(status) => {
+                    Outcome::Ended(status, running.since.elapsed(), running.voice.is_up())
+                }
                 Err(error) => Outcome::NotStarted(error),
             }
+        }
+        () = voice.hung() => {
+            tracing::warn!(unit = name, pid = running.pid, "hung: ending it");
+            let since = running.since;
+            running.end().await;
+            Outcome::Hung(since.elapsed())
         }
         () = stop.cancelled() => {
             running.end().await;
@@ -248,23 +262,16 @@ async fn begin(
     };
     let (running, stdin, stdout) = child::spawn(command)?;
     let input = broker::keep_open(stdin, welcome);
-    let (up, board, unit) = (running.up.clone(), node.clone(), name.to_owned());
+    let (voice, node, unit) = (running.voice.clone(), node.clone(), name.to_owned());
     tokio::spawn(child::lines(stdout, move |line| {
-        if is_up(line) {
-            up.store(true, Ordering::Relaxed);
-            board.board.unit(&unit, |u| u.state = UnitStatus::Up);
-        } else {
+        let was_up = voice.is_up();
+        if !voice.hear(line) {
             tracing::info!(unit, "{line}");
+        } else if !was_up {
+            node.board.unit(&unit, |u| u.state = UnitStatus::Up);
         }
     }));
     Ok((running, Some(input)))
-}
-
-/// `{"up":true}` on a unit's standard output: it is connected and at work.
-fn is_up(line: &str) -> bool {
-    line.starts_with('{')
-        && serde_json::from_str::<serde_json::Value>(line)
-            .is_ok_and(|v| v.get("up") == Some(&serde_json::Value::Bool(true)))
 }
 
 /// A unit and what ends or restarts it.

@@ -292,6 +292,26 @@ async fn what_a_killed_warden_left_running_is_ended_first() {
 }
 
 #[tokio::test]
+async fn a_unit_that_breaks_its_promise_to_speak_is_started_anew() {
+    let mut gw = Gateway::new();
+    gw.mapper(
+        "mute.sh",
+        r#"while [ ! -e quiet ]; do echo '{"up":true,"again_ms":50}'; sleep 0.02; done; rm quiet; sleep 1000"#,
+    );
+    gw.start();
+    let pid = gw.up("mute").await;
+    fs::write(gw.config.data_dir.join("mappers/mute/quiet"), "").unwrap();
+    let state = gw
+        .until("started anew", |s| {
+            is(s, "mute", UnitStatus::Up) && s.units["mute"].pid != Some(pid)
+        })
+        .await;
+    assert!(!lives(pid));
+    assert_eq!(state.units["mute"].restarts, 1);
+    gw.stop().await;
+}
+
+#[tokio::test]
 async fn the_link_runs_while_the_node_is_enrolled_and_a_second_warden_is_refused() {
     let mut gw = Gateway::new();
     gw.start();
