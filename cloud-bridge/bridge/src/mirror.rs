@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::rows::{DEVICE, MODEL, NODE_LABEL, NODES_ANNOTATION, Place, ROWS, Row};
+use crate::vault::ROLE_LABEL;
 
 /// Namespace (empty for cluster-scoped objects) and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -641,6 +642,9 @@ fn marked(object: &Value) -> Nodes {
     let labels = &object["metadata"]["labels"];
     let annotations = &object["metadata"]["annotations"];
     let mut nodes = BTreeSet::new();
+    if labels.get(ROLE_LABEL).is_some() {
+        return Nodes::None; // the enrolment CA and its like go nowhere, whoever labels them
+    }
     let Some(label) = labels.get(NODE_LABEL).and_then(Value::as_str) else {
         return Nodes::None;
     };

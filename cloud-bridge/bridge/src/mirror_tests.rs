@@ -136,6 +136,9 @@ fn labels_and_annotations_say_which_nodes_get_an_object() {
     assert!(both.has("a") && both.has("b") && both.has("c") && !both.has("d"));
     assert!(object(Some(""), Some("*")).has("any"));
     assert_eq!(object(Some(""), None), Nodes::None);
+    let ca =
+        json!({ "metadata": { "labels": { NODE_LABEL: "a", "edgebus.io/role": "enrolment-ca" } } });
+    assert_eq!(marked(&ca), Nodes::None);
 }
 
 #[test]

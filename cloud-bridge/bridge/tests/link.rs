@@ -486,3 +486,148 @@ async fn an_emptied_cluster_deletes_nothing_at_the_edge() {
     newcomer.connect().await;
     cloud.stop().await;
 }
+
+#[tokio::test]
+async fn nothing_is_lost_while_the_control_plane_is_away() {
+    let mut cloud = Cloud::start().await;
+    let mut edge = Edge::join(&cloud, "gw").await;
+    edge.connect().await;
+    cloud.create(&cloud.models(), model()).await;
+    let p1 = cloud.create(&cloud.devices(), device("p1", "gw")).await;
+    let p1 = p1.metadata.uid.unwrap();
+    edge.until("the device came", |edge| {
+        edge.get("device/default/p1").is_some()
+    })
+    .await;
+    edge.during(cloud.stop_api()).await;
+    for speed in 1..=20 {
+        edge.say("twin", &twin_topic("p1"), &p1, twin(&p1, speed));
+    }
+    for n in 1..=3 {
+        edge.event(n, json!({
+            "name": format!("p1.{n}"), "type": "Normal", "reason": "Seen", "note": "x", "at": "2026-11-23T10:00:00.000Z",
+            "regarding": { "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device", "namespace": "default", "name": "p1" },
+        }));
+    }
+    let wait = tokio::time::sleep(std::time::Duration::from_millis(500));
+    edge.during(wait).await;
+    assert!(edge.closed.is_none(), "{:?}", edge.closed);
+    assert!(edge.events_done.is_empty() && edge.refused.is_empty());
+    edge.during(cloud.resume_api()).await;
+    edge.until("everything is acknowledged", |edge| {
+        edge.events_done.len() == 3
+    })
+    .await;
+    edge.during(eventually("the last value is shown", || async {
+        let status = cloud
+            .statuses()
+            .get("p1")
+            .await
+            .map_err(|e| e.to_string())?;
+        let value = status.data["status"]["twins"][0]["reported"]["value"].clone();
+        if value == "20" {
+            Ok(())
+        } else {
+            Err(value.to_string())
+        }
+    }))
+    .await;
+    let events = cloud.core("Event", "events", Some("default"));
+    let list = events.list(&Default::default()).await.unwrap();
+    assert_eq!(
+        list.items
+            .iter()
+            .filter(|e| e.data["reason"] == "Seen")
+            .count(),
+        3
+    );
+    let patch =
+        json!({ "spec": { "properties": [{ "name": "speed", "desired": { "value": "9" } }] } });
+    cloud
+        .devices()
+        .patch("p1", &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .unwrap();
+    edge.until("changes come again", |edge| {
+        edge.get("device/default/p1")
+            .is_some_and(|p| p.body["spec"]["properties"][0]["desired"]["value"] == "9")
+    })
+    .await;
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_connection_of_a_node_takes_over() {
+    let cloud = Cloud::start().await;
+    let mut first = Edge::join(&cloud, "gw").await;
+    first.connect().await;
+    let token = cloud.token(Some("gw")).await;
+    let (status, answer) = ask(&cloud, &token, "gw", &first.key, &first.sealing).await;
+    assert_eq!(status, 200, "{answer}");
+    let mut second = Edge::join_with(&cloud, "gw", &cloud.token(Some("gw")).await).await;
+    first
+        .until("the replaced key is cut off", |edge| edge.closed.is_some())
+        .await;
+    second.connect().await;
+    let mut third = second.twin_of();
+    third.connect().await;
+    second
+        .until("the older connection goes", |edge| edge.closed.is_some())
+        .await;
+    assert_eq!(second.closed.as_ref().unwrap().0, Code::SUPERSEDED);
+    assert!(third.session.is_open());
+    cloud.stop().await;
+}
+
+/// Figures, not a test of time: `cargo test -p edgebus-bridge --test link figures -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "prints figures"]
+async fn figures() {
+    let cloud = Cloud::start().await;
+    let mut edge = Edge::join(&cloud, "gw").await;
+    edge.connect().await;
+    cloud.create(&cloud.models(), model()).await;
+    let uid = cloud
+        .create(&cloud.devices(), device("p1", "gw"))
+        .await
+        .metadata
+        .uid
+        .unwrap();
+    edge.until("the device came", |edge| {
+        edge.get("device/default/p1").is_some()
+    })
+    .await;
+    let percentile = |mut all: Vec<std::time::Duration>| {
+        all.sort();
+        (all[all.len() / 2], all[all.len() * 99 / 100])
+    };
+    let (mut down, mut up) = (Vec::new(), Vec::new());
+    for n in 100..200 {
+        let wanted = n.to_string();
+        let patch = json!({ "spec": { "properties": [{ "name": "speed", "desired": { "value": wanted } }] } });
+        let begin = std::time::Instant::now();
+        let devices = cloud.devices();
+        edge.during(devices.patch("p1", &PatchParams::default(), &Patch::Merge(patch)))
+            .await
+            .unwrap();
+        edge.until("down", |edge| {
+            edge.get("device/default/p1").is_some_and(|p| {
+                p.body["spec"]["properties"][0]["desired"]["value"] == wanted.as_str()
+            })
+        })
+        .await;
+        down.push(begin.elapsed());
+        edge.during(tokio::time::sleep(std::time::Duration::from_millis(60)))
+            .await;
+        let begin = std::time::Instant::now();
+        edge.say("twin", &twin_topic("p1"), &uid, twin(&uid, n));
+        edge.until("up", |edge| edge.session.is_settled()).await;
+        up.push(begin.elapsed());
+    }
+    println!(
+        "patch to edge p50/p99 {:?}; twin to acknowledged p50/p99 {:?}",
+        percentile(down),
+        percentile(up)
+    );
+    cloud.stop().await;
+}

@@ -127,6 +127,18 @@ impl Cloud {
         self.bridge(listener, |_| {});
     }
 
+    /// The control plane is gone until [`Cloud::resume_api`].
+    pub async fn stop_api(&mut self) {
+        if let Some(api) = self.api.take() {
+            api.stop().await;
+        }
+    }
+
+    pub async fn resume_api(&mut self) {
+        let listener = listen(self.api_address).await;
+        self.api = Some(serve_api(&self.dir.path().join("api"), listener).await);
+    }
+
     /// A new control plane at the same address that knows nothing.
     pub async fn empty_api(&mut self) {
         if let Some(api) = self.api.take() {
@@ -373,9 +385,34 @@ pub struct Edge {
 
 impl Edge {
     pub async fn join(cloud: &Cloud, node: &str) -> Edge {
-        let token = cloud.token(None).await;
+        Edge::join_with(cloud, node, &cloud.token(None).await).await
+    }
+
+    /// Another process with the same identity.
+    pub fn twin_of(&self) -> Edge {
+        let session = Session::new(
+            self.session.ident().clone(),
+            Budgets::default(),
+            Timing::default(),
+        );
+        let sealing = SealingKey::from_base64(&self.sealing.private_base64()).unwrap();
+        let key = Key {
+            pem: self.key.pem.clone(),
+            csr: self.key.csr.clone(),
+        };
+        Edge::new(
+            self.address,
+            self.ca.clone(),
+            self.cert_pem.clone(),
+            key,
+            sealing,
+            session,
+        )
+    }
+
+    pub async fn join_with(cloud: &Cloud, node: &str, token: &JoinToken) -> Edge {
         let (key, sealing) = (key(), SealingKey::generate());
-        let (status, answer) = ask(cloud, &token, node, &key, &sealing).await;
+        let (status, answer) = ask(cloud, token, node, &key, &sealing).await;
         assert_eq!(status, 200, "{answer}");
         let reply: EnrolReply = serde_json::from_value(answer).unwrap();
         assert_eq!(reply.node, node);
@@ -387,13 +424,25 @@ impl Edge {
         };
         let ca = CertificateDer::from_pem_slice(reply.ca_pem.as_bytes()).unwrap();
         assert_eq!(Hash::of_bytes(&ca), token.ca);
+        let session = Session::new(ident, Budgets::default(), Timing::default());
+        Edge::new(cloud.address, ca, reply.cert_pem, key, sealing, session)
+    }
+
+    fn new(
+        address: SocketAddr,
+        ca: CertificateDer<'static>,
+        cert_pem: String,
+        key: Key,
+        sealing: SealingKey,
+        session: Session,
+    ) -> Edge {
         Edge {
-            address: cloud.address,
+            address,
             ca,
-            cert_pem: reply.cert_pem,
+            cert_pem,
             key,
             sealing,
-            session: Session::new(ident, Budgets::default(), Timing::default()),
+            session,
             held: BTreeMap::new(),
             synced: BTreeSet::new(),
             refused: Vec::new(),
