@@ -7,7 +7,7 @@ use crate::merged::{Merged, Problem};
 use crate::time::Now;
 use edgebus_api::API_VERSION;
 use edgebus_bus::DeviceId;
-use edgebus_bus::payload::{Condition, Event, Regarding, Source};
+use edgebus_bus::payload::{Condition, DeviceUp, Event, Regarding, Source};
 
 /// Longest message of a condition or note of an Event (Kubernetes allows 1024 bytes in a note).
 const MESSAGE_BYTES: usize = 1000;
@@ -75,10 +75,10 @@ pub struct Around<'a> {
     pub now: Now,
 }
 
-/// All conditions of a device. Those that are as usual are left out, but for `Configured` and
-/// `Synced`.
+/// All conditions of a device. `Configured`, `Online` and `Synced` are always there; the others only
+/// where there is something to say.
 pub fn find(device: &Device, around: &Around) -> Vec<Found> {
-    let mut found = vec![configured(device, around)];
+    let mut found = vec![configured(device, around), online(device)];
     if !device.refused.is_empty() {
         found.push(Found::wrong("DesiredAccepted", &device.refused));
     }
@@ -182,6 +182,35 @@ fn served(around: &Around) -> String {
             " (served here: {}; protocol {BUS_PROTOCOL:?} needs none)",
             all.join(", ")
         ),
+    }
+}
+
+fn online(device: &Device) -> Found {
+    const KIND: &str = "Online";
+    let why = |usual: &str| device.why.clone().unwrap_or_else(|| usual.to_owned());
+    match device.state {
+        DeviceUp::Online => Found::new(KIND, "True", "Online", why("it answers")),
+        DeviceUp::Unknown => Found::new(KIND, "Unknown", "Unknown", why("nobody has said yet")),
+        DeviceUp::Offline => {
+            let message = why("it does not answer");
+            Found::wrong(
+                KIND,
+                &[Problem {
+                    reason: "Offline",
+                    message,
+                }],
+            )
+        }
+        DeviceUp::Unhealthy => {
+            let message = why("it answers with errors");
+            Found::wrong(
+                KIND,
+                &[Problem {
+                    reason: "Unhealthy",
+                    message,
+                }],
+            )
+        }
     }
 }
 

@@ -312,6 +312,25 @@ fn a_mapper_that_is_down_leaves_its_devices_unknown() {
 }
 
 #[test]
+fn why_a_device_does_not_answer_is_a_condition_and_an_event() {
+    let mut b = served(json!("21"));
+    assert!(
+        b.condition("d1", "Online")
+            .starts_with("Unknown/Unknown: mapper \"modbus\" has not said yet")
+    );
+    let why = "property \"temp\", visitors.configData: register is missing";
+    b.retain(
+        "dev/modbus/default/d1/state",
+        &json!({"state": "unhealthy", "why": why, "at": "x"}),
+    );
+    assert_eq!(
+        b.condition("d1", "Online"),
+        format!("False/Unhealthy: {why}")
+    );
+    assert_eq!(b.events(), [format!("Warning Unhealthy {why}")]);
+}
+
+#[test]
 fn a_mapper_s_absence_after_a_broker_s_restart_moves_nothing_at_first() {
     let mut b = served(json!("21"));
     b.retain("mapper/other/hello", &hello("modbus"));
