@@ -2,6 +2,9 @@
 //! retained match when its own message comes back, and never sees a topic go back in time,
 //! whatever is put and cleared meanwhile. Over sockets, against the real broker.
 
+// What helps a test may fail like a test.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,9 @@
 //! What happens when things break: the broker is killed, the disk is full, the file is corrupt,
 //! the router's thread panics.
 
+// What helps a test may fail like a test.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -84,11 +87,17 @@ async fn what_was_acknowledged_before_a_kill_is_there_after() {
         let broker = Process::start(dir.path());
         let mut link = Login::new(V4, "link").join(broker.tcp).await;
         let mut mapper = Login::new(V5, "modbus").join(broker.tcp).await;
+        let mut twin = Login::new(V5, "devicetwin").join(broker.tcp).await;
         for _ in 0..40 + round * 7 {
             count += 1;
             let topic = format!("{E}/obj/device/d/p{}", count % 50);
             link.publish(&topic, &count.to_string(), true).await;
             acknowledged.insert(topic, count);
+            // Lazy: no fsync, and a kill still loses nothing.
+            let lazy = format!("{E}/twin/d/p{}", count % 20);
+            let ack = twin.publish(&lazy, &count.to_string(), true).await;
+            assert_eq!(ack.reason, ReasonCode::Success);
+            acknowledged.insert(lazy, count);
             let report = format!("{E}/dev/modbus/d/p/report");
             mapper.publish(&report, &reports.to_string(), false).await;
             reports += 1;
@@ -105,11 +114,11 @@ async fn what_was_acknowledged_before_a_kill_is_there_after() {
     }
     let broker = Process::start(dir.path());
     let mut twin = Login::new(V4, "devicetwin").join(broker.tcp).await;
-    twin.subscribe(&format!("{E}/obj/#"), QoS::AtLeastOnce)
-        .await;
+    twin.subscribe(&format!("{E}/#"), QoS::AtLeastOnce).await;
     let mut left = acknowledged.clone();
     while !left.is_empty() {
-        let got = twin.message().await;
+        let next = tokio::time::timeout(common::PATIENCE / 2, twin.message()).await;
+        let got = next.unwrap_or_else(|_| panic!("missing: {left:?}"));
         if let Some(want) = left.remove(&got.topic) {
             assert_eq!(
                 &got.payload[..],
@@ -295,6 +304,75 @@ async fn clients_notice_nothing_when_the_routers_thread_panics() {
     })
     .await;
     bus.stop().await;
+}
+
+#[tokio::test]
+async fn random_bytes_and_mangled_packets_cost_their_own_connection_only() {
+    let dir = dir();
+    let bus = Bus::start(dir.path()).await;
+    let mut bystander = bus.client(V4, "viewer").await;
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    for round in 0..300 {
+        let version = if round % 2 == 0 { V4 } else { V5 };
+        let mut bytes = bytes::BytesMut::new();
+        for packet in sample(version) {
+            edgebus_eventbus::codec::encode(&packet, version, &mut bytes).unwrap();
+        }
+        for _ in 0..1 + random() % 4 {
+            let at = usize::try_from(random()).unwrap_or(0) % bytes.len();
+            bytes[at] = random().to_le_bytes()[0];
+        }
+        let mut c = Login::new(version, "shop")
+            .id(&format!("mad{round}"))
+            .join(&bus)
+            .await;
+        // The broker may have ended it already.
+        c.send_bytes(&bytes).await.ok();
+        let mut c = common::Client::open((&bus).into(), version).await;
+        c.send_bytes(&bytes).await.ok();
+    }
+    bystander.send(Packet::PingReq).await;
+    assert_eq!(bystander.recv().await, Packet::PingResp);
+    let mut link = bus.client(V5, "link").await;
+    let topic = format!("{E}/obj/device/d/p");
+    assert_eq!(
+        link.publish(&topic, "{}", true).await.reason,
+        ReasonCode::Success
+    );
+    bus.stop().await;
+}
+
+/// One of each packet that a client sends often.
+fn sample(version: Version) -> Vec<Packet> {
+    use edgebus_eventbus::codec::{Ack, Properties, Publish, Subscribe, Unsubscribe};
+    let properties = Properties::NONE;
+    vec![
+        Packet::Subscribe(Subscribe {
+            packet_id: 1,
+            properties: properties.clone(),
+            filters: vec![common::plain("app/+/x", QoS::AtLeastOnce)],
+        }),
+        Packet::Publish(Publish {
+            qos: QoS::AtLeastOnce,
+            topic: "app/a/x".into(),
+            packet_id: 2,
+            payload: format!("{version:?}").into(),
+            ..Publish::default()
+        }),
+        Packet::PubAck(Ack::ok(1)),
+        Packet::PingReq,
+        Packet::Unsubscribe(Unsubscribe {
+            packet_id: 3,
+            properties,
+            filters: vec!["app/+/x".into()],
+        }),
+    ]
 }
 
 #[tokio::test]

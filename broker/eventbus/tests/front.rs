@@ -1,6 +1,9 @@
 //! What MQTT clients see of the front: CONNECT rules, QoS 0 and 1, retained messages, options,
 //! wills, keep-alive, access rules.
 
+// What helps a test may fail like a test.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use bytes::Bytes;

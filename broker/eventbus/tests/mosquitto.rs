@@ -1,5 +1,8 @@
 //! The clients that people have: mosquitto_pub and mosquitto_sub, both MQTT versions.
 
+// What helps a test may fail like a test.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::process::{Command, Output, Stdio};

@@ -1,6 +1,9 @@
 //! Persistent sessions and inboxes: what waits for an absent client, and what redelivery looks
 //! like.
 
+// What helps a test may fail like a test.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Bus, E, Login, eventually, plain};

@@ -11,12 +11,15 @@ use crate::codec::{self, CodecError, Packet, Version};
 
 /// A buffer that has grown beyond this is given back once it is empty.
 const KEEP: usize = 16 * 1024;
+/// What one read takes: little from a client that says little.
 const READ: usize = 2 * 1024;
+const READ_MAX: usize = 64 * 1024;
 
 /// The reading half.
 pub struct Input {
     stream: Box<dyn AsyncRead + Send + Unpin>,
     buffer: BytesMut,
+    read: usize,
     /// The peer has said all.
     pub ended: bool,
 }
@@ -35,6 +38,7 @@ impl Input {
         Self {
             stream,
             buffer: BytesMut::new(),
+            read: READ,
             ended: false,
         }
     }
@@ -44,8 +48,13 @@ impl Input {
         if self.buffer.is_empty() && self.buffer.capacity() > KEEP {
             self.buffer = BytesMut::new();
         }
-        self.buffer.reserve(READ);
+        self.buffer.reserve(self.read);
         let count = self.stream.read_buf(&mut self.buffer).await?;
+        self.read = if count >= self.read {
+            READ_MAX.min(self.read * 2)
+        } else {
+            READ
+        };
         self.ended |= count == 0;
         Ok(count)
     }

@@ -36,6 +36,8 @@ pub use standing::{Hit, Standing, Wish};
 
 /// Jobs that wait for the writer; askers wait beyond it.
 const JOBS: usize = 1024;
+/// What has expired is looked for at least this often.
+const SWEEP: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Why a publish was not taken. All of them may pass: the same publish can succeed later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -250,14 +252,14 @@ impl Store {
     }
 }
 
-/// Asks for an fsync within `delay` of the first lazy commit.
+/// Asks for an fsync within `delay` of the first lazy commit, and for a sweep now and then.
 async fn flush(jobs: mpsc::Sender<Job>, lazy: Arc<Notify>, delay: std::time::Duration) {
     loop {
         tokio::select! {
-            () = lazy.notified() => {}
+            () = lazy.notified() => tokio::time::sleep(delay / 2).await,
+            () = tokio::time::sleep(SWEEP) => {}
             () = jobs.closed() => return,
         }
-        tokio::time::sleep(delay / 2).await;
         if jobs.send(Job::Flush).await.is_err() {
             return;
         }

@@ -40,6 +40,8 @@ pub(super) struct Kept {
     /// Messages below may have been sent by a broker before this one.
     pub(super) old_q: u64,
     pub(super) expires_ms: Option<u64>,
+    /// Its quota is full: said once.
+    pub(super) dropping: bool,
 }
 
 impl Kept {
@@ -142,21 +144,25 @@ pub(super) fn wishes(db: &Connection, session: u64) -> rusqlite::Result<Vec<(Wis
     rows.collect()
 }
 
+/// Marks all sessions as left: nobody is connected to a broker that starts, and those not marked
+/// were connected when the one before it died.
+pub(super) fn all_left(db: &Connection) -> rusqlite::Result<()> {
+    let now = i64::try_from(now_ms()).unwrap_or(i64::MAX);
+    db.execute("UPDATE session SET left_ms=?1 WHERE left_ms IS NULL", [now])?;
+    Ok(())
+}
+
 /// All sessions, with what waits in their queues.
 pub(super) fn load(db: &Connection) -> rusqlite::Result<HashMap<u64, Kept>> {
-    // Nobody is connected to a broker that starts: those not marked as left were there when the
-    // one before it died.
-    db.execute(
-        "UPDATE session SET left_ms=?1 WHERE left_ms IS NULL",
-        [i64::try_from(now_ms()).unwrap_or(i64::MAX)],
-    )?;
     let mut statement = db.prepare(
         "SELECT s.id, s.key, s.expiry_s, s.left_ms, count(q.q), total(q.size), max(q.q)
          FROM session s LEFT JOIN queue q ON q.session=s.id GROUP BY s.id",
     )?;
     let rows = statement.query_map([], |r| {
         let expiry_s: u32 = r.get(2)?;
-        let left_ms = u64::try_from(r.get::<_, i64>(3)?).unwrap_or(0);
+        let left_ms = r
+            .get::<_, Option<i64>>(3)?
+            .and_then(|ms| u64::try_from(ms).ok());
         let last = r
             .get::<_, Option<i64>>(6)?
             .and_then(|q| u64::try_from(q).ok());
@@ -168,7 +174,8 @@ pub(super) fn load(db: &Connection) -> rusqlite::Result<HashMap<u64, Kept>> {
             bytes: r.get::<_, f64>(5)? as usize,
             next_q,
             old_q: next_q,
-            expires_ms: Some(left_ms + u64::from(expiry_s) * 1000),
+            expires_ms: left_ms.map(|ms| ms + u64::from(expiry_s) * 1000),
+            dropping: false,
         };
         Ok((u64::try_from(r.get::<_, i64>(0)?).unwrap_or(0), kept))
     })?;

@@ -98,6 +98,7 @@ impl Writer {
     /// Reads the sessions and makes the inboxes that are missing.
     pub(super) fn load(&mut self, inboxes: &[Inbox]) -> rusqlite::Result<()> {
         let tx = self.db.unchecked_transaction()?;
+        session::all_left(&tx)?;
         for inbox in inboxes {
             let held = session::load(&tx)?;
             let found = held.iter().find(|(_, k)| k.key == inbox.key);
@@ -139,7 +140,6 @@ impl Writer {
                 kept.inbox = old.inbox;
                 kept.next_q = kept.next_q.max(old.next_q);
                 kept.old_q = old.old_q;
-                kept.expires_ms = old.expires_ms;
             }
         }
         self.sessions = fresh;
@@ -352,8 +352,10 @@ impl Writer {
                 Ok(Done::Nothing)
             }
             Job::Flush => {
-                // Any change will do: committing it with fsync covers all that is before it.
-                open::set_meta(&self.db, "flushed", "")?;
+                if self.dirty {
+                    // Any change will do: committing it with fsync covers all that is before it.
+                    open::set_meta(&self.db, "flushed", "")?;
+                }
                 self.sweep()?;
                 Ok(Done::Nothing)
             }
@@ -413,8 +415,13 @@ impl Writer {
             }
             if !kept.inbox && over(kept, self.limits.session, size) {
                 self.counters.session_dropped.up();
+                if !kept.dropping {
+                    kept.dropping = true;
+                    tracing::warn!(session = %kept.key, "a session's quota is full: messages for it are dropped");
+                }
                 continue;
             }
+            kept.dropping = false;
             let q = kept.next_q;
             queue::push(&self.db, message, &hit, q, n)?;
             kept.next_q += 1;
@@ -437,14 +444,14 @@ impl Writer {
 
     fn open(&mut self, key: &Arc<str>, clean: bool, keep: bool) -> Result<Done, Fail> {
         let found = self.sessions.iter().find(|(_, k)| k.key == *key);
-        let found = found.map(|(id, k)| (*id, k.inbox));
-        if let Some((id, false)) = found
-            && clean
-        {
+        let now = now_ms();
+        let expired = |k: &Kept| !k.inbox && k.expires_ms.is_some_and(|at| at <= now);
+        let found = found.map(|(id, k)| (*id, k.inbox, clean || expired(k)));
+        if let Some((id, false, true)) = found {
             self.drop_session(id)?;
         }
         match found {
-            Some((id, inbox)) if !clean || inbox => {
+            Some((id, inbox, clean)) if !clean || inbox => {
                 session::mark(&self.db, id, None)?;
                 if let Some(kept) = self.sessions.get_mut(&id) {
                     kept.expires_ms = None;
@@ -475,6 +482,7 @@ impl Writer {
             next_q: 1,
             old_q: 1,
             expires_ms: None,
+            dropping: false,
         };
         self.sessions.insert(id, kept);
         Ok(Done::Opened(Opened {
