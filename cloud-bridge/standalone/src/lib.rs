@@ -27,6 +27,8 @@ mod server;
 mod store;
 mod table;
 mod time;
+#[cfg(test)]
+mod untrusted_tests;
 
 pub use config::Config;
 pub use server::{Server, run};

@@ -645,3 +645,75 @@ async fn a_collection_is_deleted_by_its_selector() {
     assert_eq!(c.get(&format!("{CONFIG_MAPS}/c")).await.status, 200);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn odd_bodies_are_answered_and_break_nothing() {
+    let (_dir, server) = server().await;
+    let c = &server.client;
+    c.post(CRDS, &definition()).await.ok();
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let kinds = [
+        ("/api/v1/namespaces".to_owned(), ["spec", "status"]),
+        ("/api/v1/nodes".to_owned(), ["spec", "status"]),
+        (PODS.to_owned(), ["spec", "status"]),
+        (CONFIG_MAPS.to_owned(), ["data", "immutable"]),
+        (
+            "/api/v1/namespaces/default/secrets".to_owned(),
+            ["stringData", "data"],
+        ),
+        (
+            "/api/v1/namespaces/default/services".to_owned(),
+            ["spec", "status"],
+        ),
+        (
+            "/api/v1/namespaces/default/events".to_owned(),
+            ["involvedObject", "source"],
+        ),
+        (CRDS.to_owned(), ["spec", "status"]),
+        (THINGS.to_owned(), ["spec", "status"]),
+        (format!("{rbac}/rolebindings"), ["roleRef", "subjects"]),
+        (format!("{rbac}/roles"), ["rules", "apiVersion"]),
+        (
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews".to_owned(),
+            ["spec", "metadata"],
+        ),
+        (
+            "/apis/authentication.k8s.io/v1/tokenreviews".to_owned(),
+            ["spec", "metadata"],
+        ),
+    ];
+    let odd = [
+        json!(null),
+        json!(7),
+        json!("x"),
+        json!([1, null, {"a": []}]),
+        json!({"finalizers": 3, "names": [], "containers": [1, {"name": 2}], "versions": [null], "ports": "p",
+            "taints": [7], "conditions": "c", "kind": []}),
+    ];
+    for (n, (path, fields)) in kinds.iter().enumerate() {
+        for (m, value) in odd.iter().enumerate() {
+            for field in fields.iter().chain(&["metadata"]) {
+                let mut object = json!({"metadata": {"name": format!("o-{n}-{m}")}});
+                object[*field] = value.clone();
+                let answer = c.post(path, &object).await;
+                assert!(
+                    answer.status.as_u16() < 500,
+                    "{path} {object}: {:?}",
+                    answer.bytes
+                );
+                let patch = json!({*field: value});
+                let answer = c.patch(&format!("{path}/o-{n}-{m}"), "merge", &patch).await;
+                assert!(
+                    answer.status.as_u16() < 500,
+                    "{path} {patch}: {:?}",
+                    answer.bytes
+                );
+            }
+        }
+        if !path.contains("reviews") {
+            let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+            assert_eq!(c.get_as(path, table).await.status, 200, "{path}");
+        }
+    }
+    server.stop().await;
+}

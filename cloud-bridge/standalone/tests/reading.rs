@@ -285,6 +285,13 @@ async fn only_who_is_known_and_allowed_gets_an_answer() {
         .unwrap()
         .to_owned();
     let robot = Client::without_certificate(&kubeconfig, Some(token));
+    let odd = json!({"spec": "soon", "metadata": 7});
+    assert_eq!(
+        c.post(&format!("{accounts}/robot/token"), &odd)
+            .await
+            .status,
+        201
+    );
     robot.get(PODS).await.refused(403, "Forbidden");
     let who = robot
         .post(

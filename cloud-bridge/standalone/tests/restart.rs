@@ -126,11 +126,13 @@ async fn ready(dir: &Path) -> Client {
     .await
 }
 
+/// For a long run: `EDGEBUS_TEST_KILLS=100`.
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_by_kill() {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = Vec::new();
-    for round in 0..3 {
+    let kills = std::env::var("EDGEBUS_TEST_KILLS").map_or(3, |n| n.parse().unwrap());
+    for round in 0..kills {
         std::fs::remove_file(dir.path().join("kubeconfig")).ok();
         let mut child = spawn(dir.path());
         let client = ready(dir.path()).await;

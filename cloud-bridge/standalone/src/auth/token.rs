@@ -3,7 +3,7 @@
 
 use super::User;
 use crate::error::{ApiError, Result};
-use crate::meta::{text, uid};
+use crate::meta::{map_at, text, uid};
 use crate::registry::SERVICE_ACCOUNTS;
 use crate::store::{Key, Obj, Store};
 use base64::Engine;
@@ -131,8 +131,9 @@ impl Tokens {
         request["apiVersion"] = json!("authentication.k8s.io/v1");
         request["metadata"] = json!({"name": name, "namespace": ns,
             "creationTimestamp": crate::time::seconds(now)});
-        request["spec"]["audiences"] = audiences;
-        request["spec"]["expirationSeconds"] = json!(seconds);
+        let spec = map_at(&mut request, "spec");
+        spec.insert("audiences".into(), audiences);
+        spec.insert("expirationSeconds".into(), json!(seconds));
         request["status"] = json!({"token": token,
             "expirationTimestamp": crate::time::seconds(until)});
         Ok(request)

@@ -168,7 +168,8 @@ pub fn default_binding(object: &mut Value) {
     if object["roleRef"].is_object() {
         fill(&mut object["roleRef"], "apiGroup", GROUP);
     }
-    for subject in object["subjects"].as_array_mut().into_iter().flatten() {
+    let subjects = object.get_mut("subjects").and_then(Value::as_array_mut);
+    for subject in subjects.into_iter().flatten() {
         let group = match text(subject, "/kind") {
             "User" | "Group" => GROUP,
             _ => continue,

@@ -60,8 +60,6 @@ pub fn yaml(bytes: &[u8]) -> Result<Parsed> {
         .map_err(|error| ApiError::bad_request(format!("the body is not UTF-8: {error}")))?;
     let value = serde_saphyr::from_str::<Value>(text)
         .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
-    Ok(Parsed {
-        value,
-        duplicates: Vec::new(),
-    })
+    // Once more through the parser of JSON, for its bounds (an alias can make much of little).
+    json(value.to_string().as_bytes())
 }

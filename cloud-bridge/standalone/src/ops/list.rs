@@ -41,7 +41,7 @@ impl Continue {
             .encode(json!({"v": "meta.k8s.io/v1", "rv": self.rev, "start": start}).to_string())
     }
 
-    fn decode(text: &str) -> Option<Continue> {
+    pub(super) fn decode(text: &str) -> Option<Continue> {
         let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()?;
         let token: Value = serde_json::from_slice(&bytes).ok()?;
         if token["v"] != "meta.k8s.io/v1" {

@@ -157,3 +157,9 @@ impl Api {
         Ok(())
     }
 }
+
+/// Runs the parser of continue tokens over what a client could send.
+#[cfg(test)]
+pub fn untrusted(text: &str) {
+    list::Continue::decode(text);
+}

@@ -19,6 +19,9 @@ struct Filter {
     right: Value,
 }
 
+/// The longest path that is read.
+const MOST_BYTES: usize = 1024;
+
 /// A parsed path. One that cannot be parsed finds nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Path {
@@ -28,6 +31,10 @@ pub struct Path {
 impl Path {
     pub fn parse(text: &str) -> Option<Path> {
         let text = text.trim();
+        // Filters nest, and nesting costs stack.
+        if text.len() > MOST_BYTES {
+            return None;
+        }
         let text = text
             .strip_prefix('{')
             .and_then(|t| t.strip_suffix('}'))
@@ -266,5 +273,6 @@ mod tests {
         ] {
             assert_eq!(Path::parse(path), None, "{path}");
         }
+        assert_eq!(Path::parse(&".a[?(@".repeat(100_000)), None);
     }
 }
