@@ -5,14 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use edgebus_bus::{NodeName, Topic, payload};
-use edgebus_linkproto::{
-    Act, Code, Frame, Frames, Hash, Ident, Item, Kind, Put, Session, Ticket, encode,
-};
+use edgebus_linkproto::{Act, Code, Frame, Frames, Ident, Kind, Put, Session, Ticket, encode};
 use futures_util::{SinkExt as _, StreamExt as _};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +20,7 @@ use crate::cluster::CALL;
 use crate::enrol::{Admission, Answer};
 use crate::hub::Seat;
 use crate::metrics::{add, count, shift};
-use crate::mirror::{Dirty, Feed, Key, Wanted};
+use crate::mirror::{Feed, Key};
 use crate::node;
 use crate::rows::ROWS;
 use crate::shared::Shared;
@@ -36,8 +34,14 @@ const WRITE: Duration = Duration::from_secs(20);
 const LISTS: Duration = Duration::from_secs(3);
 /// Everything is compared again so often, which heals what nobody foresaw.
 const COMPARE: Duration = Duration::from_secs(600);
+/// What a connection that ends gets to say why.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// What the last message of a connection gets to leave.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// What a node with an ended certificate has to renew it.
 const GRACE_TO_RENEW: Duration = Duration::from_secs(60);
+
+mod down;
 
 enum Done {
     Written(Ticket, Result<(), Refusal>),
@@ -57,9 +61,12 @@ struct Link {
     started: Instant,
     /// What edged last said of the node.
     status: Option<Value>,
-    leasing: bool,
+    /// The renewal under way: of no use once this connection is over.
+    lease: Option<AbortHandle>,
     mending: bool,
     closing: bool,
+    /// When a connection that closes is given up, its last frames written or not.
+    close_by: Option<tokio::time::Instant>,
     up_pending: usize,
     down_in_flight: usize,
 }
@@ -93,10 +100,13 @@ pub async fn serve<S>(
     let feed = Arc::new(Feed::default());
     shared.mirror().subscribe(node.as_str(), feed.clone());
     let mut link = Link::new(shared.clone(), admission, feed.clone());
-    link.turn(ws, &seat, stop).await;
+    let writer = link.turn(ws, &seat, stop).await;
     link.finish().await;
     shared.mirror().unsubscribe(node.as_str(), &feed);
     shared.hub.leave(node.as_str(), &seat);
+    // Whoever waits for this place waits for its writes, not for a socket that may be dead.
+    drop(seat);
+    drop(tokio::time::timeout(LAST_WORDS, writer).await);
     let mut one = 1;
     shift(&shared.metrics.nodes_connected, &mut one, 0);
     tracing::info!(node = node.as_str(), "link down");
@@ -119,9 +129,10 @@ impl Link {
             work: JoinSet::new(),
             started: Instant::now(),
             status: None,
-            leasing: false,
+            lease: None,
             mending: false,
             closing: false,
+            close_by: None,
             up_pending: 0,
             down_in_flight: 0,
             shared,
@@ -139,192 +150,14 @@ impl Link {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    // ---- down
-
-    /// Twins that the API's DeviceStatuses were made from: they need not come again.
-    fn load_held(&mut self) {
-        let mirror = self.shared.mirror();
-        if !mirror.statuses_known() || !mirror.devices_complete() {
-            return;
-        }
-        let kind = kind(Kind::TWIN);
-        for key in mirror.devices_of(self.node.as_str()) {
-            let (Some(device), Some(status)) = (mirror.device(&key), mirror.status(&key)) else {
-                continue;
-            };
-            let (Some((uid, hash)), Some(topic)) = (&status.seen, twin_topic(&key)) else {
-                continue;
-            };
-            if status.owner == device.uid {
-                self.session.receiver().load(&kind, &topic, uid, *hash);
-            }
-        }
-    }
-
-    fn load_row(&mut self, row: usize) {
-        let Some(about) = ROWS.get(row) else {
-            return;
-        };
-        let (wanted, complete) = {
-            let mirror = self.shared.mirror();
-            if !mirror.settled(row) {
-                return;
-            }
-            (
-                mirror.all_wanted(self.node.as_str(), row),
-                mirror.complete(row),
-            )
-        };
-        let kind = kind(about.kind);
-        let items: Vec<(String, Item)> = wanted
-            .into_iter()
-            .filter_map(|wanted| self.item(about.sealed, &kind, wanted))
-            .collect();
-        let refused = if complete {
-            self.session.sender().replace(&kind, items)
-        } else {
-            let sender = self.session.sender();
-            items
-                .into_iter()
-                .filter_map(|(topic, item)| sender.set(&kind, &topic, item).err())
-                .collect()
-        };
-        for error in refused {
-            tracing::error!(node = self.node.as_str(), "cannot go to the node: {error}");
-        }
-    }
-
-    fn load_node(&mut self) {
-        let (wanted, known) = {
-            let mirror = self.shared.mirror();
-            (mirror.node_spec(self.node.as_str()), mirror.nodes_known())
-        };
-        let kind = kind(Kind::NODE);
-        // A Node that is gone is made again in a moment: its spec stays.
-        if let Some((topic, item)) = wanted.and_then(|wanted| self.item(false, &kind, wanted)) {
-            if let Err(error) = self.session.sender().set(&kind, &topic, item) {
-                tracing::error!(node = self.node.as_str(), "cannot go to the node: {error}");
-            }
-            self.session.sender().set_complete(&kind, known);
-        }
-    }
-
-    /// What travels: the object as it is, or sealed to the node.
-    fn item(&mut self, sealed: bool, kind: &Kind, wanted: Wanted) -> Option<(String, Item)> {
-        let Wanted {
-            topic,
-            uid,
-            mut hash,
-            mut body,
-        } = wanted;
-        if sealed {
-            let record = &self.admission.record;
-            let parts: [&[u8]; 4] = [
-                topic.as_bytes(),
-                uid.as_bytes(),
-                record.key_id.as_bytes(),
-                &body,
-            ];
-            hash = self.shared.door.ca.mac(&parts);
-            // Sealing the same twice gives two boxes; what is there already is as good.
-            let there = self.session.sender().get(kind, &topic);
-            if let Some(there) = there.filter(|there| there.uid == uid && there.hash == hash) {
-                return Some((topic, there.clone()));
-            }
-            let sealed = edgebus_api::seal::public_from_base64(&record.sealing_pub)
-                .and_then(|public| edgebus_api::seal::seal(&public, &topic, &body));
-            match sealed {
-                Ok(text) => {
-                    let text = json!({ "key_id": record.key_id, "box": text }).to_string();
-                    body = Bytes::from(text);
-                }
-                Err(error) => {
-                    tracing::error!(node = self.node.as_str(), topic, "not sealed: {error}");
-                    return None;
-                }
-            }
-        }
-        Some((topic, Item { uid, hash, body }))
-    }
-
-    /// Brings what changed in the mirror into the session.
-    fn refresh(&mut self) {
-        let Dirty {
-            objects,
-            lists,
-            node,
-            statuses,
-        } = self.feed.take();
-        for (row, key) in objects {
-            let Some(about) = ROWS.get(row) else {
-                continue;
-            };
-            let (settled, wanted) = {
-                let mirror = self.shared.mirror();
-                (
-                    mirror.settled(row),
-                    mirror.wanted(self.node.as_str(), row, &key),
-                )
-            };
-            if !settled {
-                continue; // the whole list follows
-            }
-            let kind = kind(about.kind);
-            match wanted.and_then(|wanted| self.item(about.sealed, &kind, wanted)) {
-                Some((topic, item)) => {
-                    if let Err(error) = self.session.sender().set(&kind, &topic, item) {
-                        tracing::error!(
-                            node = self.node.as_str(),
-                            "cannot go to the node: {error}"
-                        );
-                    }
-                }
-                None => {
-                    if let Some(topic) = crate::mirror::topic(about, &key) {
-                        self.session.sender().remove(&kind, &topic);
-                    }
-                }
-            }
-        }
-        for row in lists {
-            self.load_row(row);
-        }
-        if node {
-            self.load_node();
-        }
-        let twin = kind(Kind::TWIN);
-        for key in statuses {
-            self.doubt(&twin, &key);
-        }
-    }
-
-    /// A DeviceStatus changed that is not what this node's twin made of it: it has to come again.
-    fn doubt(&mut self, twin: &Kind, key: &Key) {
-        let Some(topic) = twin_topic(key) else {
-            return;
-        };
-        let seen = self
-            .shared
-            .mirror()
-            .status(key)
-            .and_then(|status| status.seen.clone());
-        let mut held = self.session.receiver().held(twin);
-        let Some((uid, hash)) =
-            held.find_map(|(t, uid, hash)| (t == topic).then(|| (uid.to_owned(), *hash)))
-        else {
-            return;
-        };
-        drop(held);
-        if seen.is_none() && hash != Hash::UNKNOWN {
-            self.session
-                .receiver()
-                .load(twin, &topic, &uid, Hash::UNKNOWN);
-        }
-    }
-
     // ---- the socket
 
-    async fn turn<S>(&mut self, ws: WebSocketStream<S>, seat: &Seat, stop: CancellationToken)
+    async fn turn<S>(
+        &mut self,
+        ws: WebSocketStream<S>,
+        seat: &Seat,
+        stop: CancellationToken,
+    ) -> JoinHandle<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -400,6 +233,7 @@ impl Link {
                     };
                     self.bye(code, why);
                 }
+                () = sleep_until(self.close_by) => break,
                 _ = compare.tick() => self.session.sender().compare_again(),
                 () = &mut deadline, if self.admission.in_grace => {
                     self.admission.in_grace = false;
@@ -407,8 +241,7 @@ impl Link {
                 }
             }
         }
-        drop(to_writer);
-        drop(tokio::time::timeout(Duration::from_secs(5), writer).await);
+        writer
     }
 
     fn bye(&mut self, code: Code, why: &str) {
@@ -419,8 +252,14 @@ impl Link {
                 "closing the link: {why}"
             );
             self.session.bye(code, why);
-            self.closing = true;
+            self.close();
         }
+    }
+
+    fn close(&mut self) {
+        self.closing = true;
+        let by = tokio::time::Instant::now() + GOODBYE;
+        self.close_by.get_or_insert(by);
     }
 
     fn compose(&mut self) -> Option<Bytes> {
@@ -536,7 +375,7 @@ impl Link {
                         by_peer,
                         "link closes: {why}"
                     );
-                    self.closing = true;
+                    self.close();
                 }
                 Act::Stream(_)
                 | Act::Synced { .. }
@@ -579,13 +418,13 @@ impl Link {
         if put.kind.as_str() != Kind::BEAT {
             return;
         }
-        if !self.leasing {
-            self.leasing = true;
+        if self.lease.is_none() {
             let (shared, node, at) = (self.shared.clone(), self.node.clone(), Instant::now());
-            self.work.spawn(async move {
+            let lease = self.work.spawn(async move {
                 node::renew_lease(&shared, &node, at).await;
                 Done::Leased
             });
+            self.lease = Some(lease);
         }
         let Some(status) = self.status.as_ref().filter(|_| !self.mending) else {
             return;
@@ -633,7 +472,7 @@ impl Link {
                 self.session
                     .refuse(seq, Code(answer.status.as_u16()), answer.body.why);
             }
-            Done::Leased => self.leasing = false,
+            Done::Leased => self.lease = None,
             Done::StatusAgain => self.mending = false,
             Done::Registered(Ok(())) => {}
             Done::Registered(Err(refusal)) => {
@@ -644,15 +483,11 @@ impl Link {
 
     /// Waits for writes under way, so that the next connection's come after them.
     async fn finish(&mut self) {
-        let all = async { while self.work.join_next().await.is_some() {} };
-        if self.leasing {
-            // A beat of this connection counts no longer.
-            tokio::time::timeout(Duration::from_secs(1), all)
-                .await
-                .unwrap_or_default();
-        } else {
-            tokio::time::timeout(CALL, all).await.unwrap_or_default();
+        if let Some(lease) = self.lease.take() {
+            lease.abort();
         }
+        let all = async { while self.work.join_next().await.is_some() {} };
+        tokio::time::timeout(CALL, all).await.unwrap_or_default();
         self.work.shutdown().await;
         let metrics = &self.shared.metrics;
         shift(&metrics.up_pending, &mut self.up_pending, 0);

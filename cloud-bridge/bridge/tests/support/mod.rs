@@ -67,6 +67,7 @@ pub struct Cloud {
     pub client: Client,
     pub api: Option<Part>,
     pub bridge: Option<Part>,
+    grace: Duration,
 }
 
 async fn listen(address: SocketAddr) -> TcpListener {
@@ -82,6 +83,11 @@ impl Cloud {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Cloud {
+        Cloud::start_full(Duration::from_secs(40), change).await
+    }
+
+    /// `grace`: after which a silent node is not Ready.
+    pub async fn start_full(grace: Duration, change: impl FnOnce(&mut Config)) -> Cloud {
         let dir = tempfile::tempdir().unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let (api_listener, listener) = (listen(any).await, listen(any).await);
@@ -89,7 +95,7 @@ impl Cloud {
             api_listener.local_addr().unwrap(),
             listener.local_addr().unwrap(),
         );
-        let api = serve_api(&dir.path().join("api"), api_listener).await;
+        let api = serve_api(&dir.path().join("api"), api_listener, grace).await;
         let kubeconfig = dir.path().join("api/kubeconfig");
         let client = client(&kubeconfig).await;
         let mut cloud = Cloud {
@@ -99,6 +105,7 @@ impl Cloud {
             client,
             api: Some(api),
             bridge: None,
+            grace,
         };
         cloud.bridge(listener, change);
         cloud
@@ -136,7 +143,7 @@ impl Cloud {
 
     pub async fn resume_api(&mut self) {
         let listener = listen(self.api_address).await;
-        self.api = Some(serve_api(&self.dir.path().join("api"), listener).await);
+        self.api = Some(serve_api(&self.dir.path().join("api"), listener, self.grace).await);
     }
 
     /// A new control plane at the same address that knows nothing.
@@ -151,7 +158,7 @@ impl Cloud {
             }
         }
         let listener = listen(self.api_address).await;
-        self.api = Some(serve_api(&data, listener).await);
+        self.api = Some(serve_api(&data, listener, self.grace).await);
         self.client = client(&self.kubeconfig()).await;
     }
 
@@ -236,15 +243,13 @@ impl Cloud {
     }
 }
 
-async fn serve_api(dir: &std::path::Path, listener: TcpListener) -> Part {
+async fn serve_api(dir: &std::path::Path, listener: TcpListener, grace: Duration) -> Part {
+    let mut config = edgebus_standalone::Config::new(dir);
+    config.node_grace = grace;
     let stop = CancellationToken::new();
-    let server = edgebus_standalone::Server::open(
-        edgebus_standalone::Config::new(dir),
-        listener,
-        stop.clone(),
-    )
-    .await
-    .unwrap();
+    let server = edgebus_standalone::Server::open(config, listener, stop.clone())
+        .await
+        .unwrap();
     let task = tokio::spawn(server.run());
     Part { stop, task }
 }

@@ -1,4 +1,6 @@
+use super::read::marked;
 use super::*;
+use crate::rows::{NODE_LABEL, NODES_ANNOTATION};
 use serde_json::json;
 
 fn mirror() -> Mirror {
