@@ -8,7 +8,7 @@
 use crate::assign::{Mapper, Mappers};
 use crate::condition;
 use crate::desired::{DesiredDoc, Gens};
-use crate::device::Device;
+use crate::device::{Device, Stored};
 use crate::merged::Problem;
 use crate::time::Now;
 use edgebus_api as api;
@@ -345,7 +345,7 @@ impl Core {
             device.start_anew(&object.uid);
         }
         device.gone = false;
-        match serde_json::from_value::<api::Device>(object.obj.into()) {
+        match Stored::new(object.obj) {
             Ok(read) => {
                 device.object = Some(read);
                 device.unreadable = None;

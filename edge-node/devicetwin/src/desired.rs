@@ -300,7 +300,7 @@ mod tests {
         let device = serde_json::from_value(json!({"spec": {"properties": [
             {"name": "t", "desired": desired}]}}))
         .unwrap();
-        crate::merged::merge(&device, &model)
+        crate::merged::merge("u", &device, &model)
     }
 
     struct Bench {

@@ -5,7 +5,7 @@ use crate::merged::{Merged, Problem, Prop, same};
 use crate::time::{self, Now};
 use edgebus_api as api;
 use edgebus_bus::payload::{
-    Condition, DeviceUp, Outcome, Quality, Reading, Report, Source, Twin, TwinProp,
+    self, Condition, DeviceUp, Object, Outcome, Quality, Reading, Report, Source, Twin, TwinProp,
 };
 use edgebus_bus::{DeviceId, Name};
 use edgebus_hw::{self as hw, value};
@@ -48,13 +48,35 @@ impl Reported {
 /// Bytes of a retained topic as last seen or put there, by their hash; none = nothing is there.
 pub type OnBus = Option<u64>;
 
+/// A Device object, kept as JSON until it is laid over its model: a thousand of them are much
+/// smaller so.
+#[derive(Debug)]
+pub struct Stored {
+    json: Box<[u8]>,
+    model: String,
+}
+
+impl Stored {
+    /// Checks that it can be read.
+    pub fn new(object: Object) -> Result<Self, serde_json::Error> {
+        let json = payload::write(&object).into();
+        let read: api::Device = serde_json::from_value(Value::Object(object))?;
+        let model = read.spec.device_model_ref.unwrap_or_default().name;
+        Ok(Self { json, model })
+    }
+    /// The object.
+    pub fn read(&self) -> Result<api::Device, serde_json::Error> {
+        payload::read(&self.json)
+    }
+}
+
 /// One device.
 #[derive(Debug, Default)]
 pub struct Device {
     /// uid that all of this belongs to.
     pub uid: String,
     /// The object; none = known by our own topics only.
-    pub object: Option<api::Device>,
+    pub object: Option<Stored>,
     /// The last object that could not be read.
     pub unreadable: Option<Problem>,
     /// Deleted, and known to be: its topics go.
@@ -135,8 +157,7 @@ impl Device {
 
     /// Name of the model that the object asks for.
     pub fn model(&self) -> Option<&str> {
-        let reference = self.object.as_ref()?.spec.device_model_ref.as_ref()?;
-        Some(reference.name.as_str())
+        Some(self.object.as_ref()?.model.as_str())
     }
 
     /// Object and model, or why they cannot be used.
@@ -242,7 +263,7 @@ impl Device {
         let config = self.merged.as_ref().and_then(|m| m.props.get(name));
         let value = self.reported.get(name).and_then(|r| r.value.as_ref());
         match (config, value) {
-            (Some(p), Some(value)) => same(&p.config, &desired.value, value),
+            (Some(p), Some(value)) => same(p, &desired.value, value),
             _ => false,
         }
     }
@@ -386,6 +407,7 @@ mod tests {
     fn prop() -> Prop {
         Prop {
             config: serde_json::from_value(json!({"name": "t", "type": "INT"})).unwrap(),
+            step: 0.0,
             served: true,
             spec: None,
         }

@@ -2,7 +2,7 @@
 //! property.
 
 use edgebus_api::{self as api, Object, cycle, merge};
-use edgebus_bus::payload::{Access, DeviceConfig, OnReconnect, PropertyConfig, ValueType};
+use edgebus_bus::payload::{self, Access, DeviceConfig, OnReconnect, PropertyConfig, ValueType};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -18,8 +18,10 @@ pub struct Problem {
 /// One property.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prop {
-    /// What the mapper is told.
+    /// Its type and limits; what only the mapper needs is in [`Merged::config`].
     pub config: PropertyConfig,
+    /// Half a step of the device's own resolution.
+    pub step: f64,
     /// Whether the mapper is told: the Device lists it, or the model says where to find it.
     pub served: bool,
     /// Desired value in the Device, as written there.
@@ -33,29 +35,15 @@ pub struct Merged {
     pub model: String,
     /// Which protocol serves it.
     pub protocol: String,
-    /// Settings of the protocol.
-    pub protocol_config: Object,
-    /// After an absence.
-    pub on_reconnect: OnReconnect,
+    /// What the mapper is told: a [`DeviceConfig`] as JSON, because it is only handed on and a
+    /// thousand of them are much smaller so.
+    pub config: Box<[u8]>,
     /// All properties of the model.
     pub props: BTreeMap<String, Prop>,
     /// Method name to the properties that it writes.
     pub methods: BTreeMap<String, Vec<String>>,
     /// What is wrong; the rest is served all the same.
     pub problems: Vec<Problem>,
-}
-
-impl Merged {
-    /// What goes to the mapper.
-    pub fn config(&self, uid: &str) -> DeviceConfig {
-        let served = self.props.values().filter(|p| p.served);
-        DeviceConfig {
-            uid: uid.to_owned(),
-            protocol: self.protocol_config.clone(),
-            properties: served.map(|p| p.config.clone()).collect(),
-            on_reconnect: self.on_reconnect,
-        }
-    }
 }
 
 fn names<'a>(list: impl Iterator<Item = &'a str>) -> String {
@@ -74,11 +62,11 @@ fn text_of(data: &Object, key: &str) -> Option<String> {
     }
 }
 
-/// Lays `device` over `model`. Never fails: what cannot be used is left out and named.
-pub fn merge(device: &api::Device, model: &api::DeviceModel) -> Merged {
+/// Lays the device `uid` over its model. Never fails: what cannot be used is left out and named.
+pub fn merge(uid: &str, device: &api::Device, model: &api::DeviceModel) -> Merged {
     let mut problems = Vec::new();
     let spec = &device.spec;
-    let mut props = BTreeMap::new();
+    let mut props: BTreeMap<String, Prop> = BTreeMap::new();
     for mp in &model.spec.properties {
         let dp = spec.properties.iter().find(|p| p.name == mp.name);
         if props.contains_key(&mp.name) {
@@ -130,11 +118,27 @@ pub fn merge(device: &api::Device, model: &api::DeviceModel) -> Merged {
         .iter()
         .map(|m| (m.name.clone(), m.property_names.clone()))
         .collect();
+    let mut config = DeviceConfig {
+        uid: uid.to_owned(),
+        protocol: protocol_config,
+        properties: Vec::new(),
+        on_reconnect,
+    };
+    for prop in props.values_mut() {
+        let slim = PropertyConfig {
+            visitor: Object::new(),
+            unit: None,
+            ..prop.config.clone()
+        };
+        let full = std::mem::replace(&mut prop.config, slim);
+        if prop.served {
+            config.properties.push(full);
+        }
+    }
     Merged {
         model: model.metadata.name.clone(),
         protocol,
-        protocol_config,
-        on_reconnect,
+        config: payload::write(&config).into(),
         props,
         methods,
         problems,
@@ -213,6 +217,10 @@ fn property(
         .and_then(|p| p.desired.as_ref())
         .map(|d| d.value.0.clone())
         .filter(|text| !text.is_empty());
+    let scale = text_of(&visitor, "scale").and_then(|s| s.trim().parse::<f64>().ok());
+    let step = scale
+        .filter(|s| s.is_finite())
+        .map_or(0.0, |s| s.abs() / 2.0);
     Prop {
         config: PropertyConfig {
             name: mp.name.clone(),
@@ -229,6 +237,7 @@ fn property(
             report_ms,
             deadband,
         },
+        step,
         served,
         spec,
     }
@@ -247,24 +256,21 @@ fn kind(kind: api::PropertyType) -> ValueType {
 }
 
 /// Are two values of this property the same, as far as the device can show?
-pub fn same(config: &PropertyConfig, a: &Value, b: &Value) -> bool {
+pub fn same(prop: &Prop, a: &Value, b: &Value) -> bool {
     if a == b {
         return true;
     }
     let (Some(x), Some(y)) = (a.as_f64(), b.as_f64()) else {
         return false;
     };
-    // Half a step of the device's own resolution, and what a deadband keeps from being reported.
-    let step = text_of(&config.visitor, "scale")
-        .and_then(|s| s.trim().parse::<f64>().ok())
-        .filter(|s| s.is_finite())
-        .map_or(0.0, |s| s.abs() / 2.0);
+    let config = &prop.config;
     // A step of 1 or none leaves whole numbers exact.
-    let step = if step >= 0.5 && config.kind == ValueType::Int {
+    let step = if prop.step >= 0.5 && config.kind == ValueType::Int {
         0.0
     } else {
-        step
+        prop.step
     };
+    // What a deadband keeps from being reported is no difference either.
     let slack = step.max(config.deadband.unwrap_or(0.0));
     if config.kind == ValueType::Int && slack == 0.0 && a.is_i64() && b.is_i64() {
         // They differ, even where a double could not tell.
@@ -310,14 +316,14 @@ mod tests {
                 "desired": {"value": 21}, "visitors": {"configData": {"Offset": "2"}},
             }],
         }));
-        let merged = merge(&d, &m);
+        let merged = merge("u", &d, &m);
         assert_eq!(merged.problems, []);
         assert_eq!(merged.protocol, "Modbus");
+        let config: DeviceConfig = payload::read(&merged.config).unwrap();
         assert_eq!(
-            Value::from(merged.protocol_config.clone()),
+            Value::from(config.protocol.clone()),
             json!({"timeout": 1, "Port": "1502"})
         );
-        let config = merged.config("u");
         assert_eq!(
             config.properties.len(),
             1,
@@ -345,7 +351,7 @@ mod tests {
         );
         let d = device(json!({"properties": [
             {"name": "zz"}, {"name": "a", "collectPeriod": "soon"}]}));
-        let merged = merge(&d, &m);
+        let merged = merge("u", &d, &m);
         let all: Vec<_> = merged
             .problems
             .iter()
@@ -366,30 +372,26 @@ mod tests {
             );
         }
         assert_eq!(merged.props["a"].config.collect_ms, Some(1000));
-        let none = merge(&device(json!({})), &api::DeviceModel::default());
+        let none = merge("u", &device(json!({})), &api::DeviceModel::default());
         assert_eq!(none.problems[0].reason, "NoProtocol");
     }
 
     #[test]
     fn equality_knows_the_device_s_resolution() {
-        let config = |kind: &str, more: Value| -> PropertyConfig {
-            let mut all = json!({"name": "p", "type": kind});
-            all.as_object_mut()
+        let prop = |kind: &str, more: Value| {
+            let property = json!({"name": "p", "type": kind});
+            let mut own = json!({"name": "p"});
+            own.as_object_mut()
                 .unwrap()
                 .extend(more.as_object().unwrap().clone());
-            serde_json::from_value(all).unwrap()
+            let d = device(json!({"properties": [own]}));
+            merge("u", &d, &model(json!([property]))).props["p"].clone()
         };
-        let scaled = json!({"visitor": {"Scale": "0.1"}});
+        let scaled = json!({"visitors": {"configData": {"Scale": "0.1"}}});
         for (kind, more, a, b, is) in [
             ("INT", json!({}), json!(21), json!(21), true),
             ("INT", json!({}), json!(21), json!(22), false),
-            (
-                "INT",
-                json!({"visitor": {"scale": 1}}),
-                json!(21),
-                json!(22),
-                false,
-            ),
+            ("INT", json!({"scale": 1}), json!(21), json!(22), false),
             (
                 "INT",
                 json!({}),
@@ -411,7 +413,7 @@ mod tests {
             ("STRING", json!({}), json!("a"), json!("b"), false),
             ("BOOLEAN", json!({}), json!(true), json!(false), false),
         ] {
-            assert_eq!(same(&config(kind, more), &a, &b), is, "{kind} {a} {b}");
+            assert_eq!(same(&prop(kind, more), &a, &b), is, "{kind} {a} {b}");
         }
     }
 }

@@ -4,10 +4,10 @@
 use crate::assign::{self, Mapper, PATIENCE_MS};
 use crate::condition::{self, Around, BUS_PROTOCOL};
 use crate::core::{Core, Out};
-use crate::device::Device;
+use crate::device::{Device, OnBus};
 use crate::merged::{self, Problem};
 use crate::time::Now;
-use edgebus_bus::payload::DeviceUp;
+use edgebus_bus::payload::{self, DeviceUp};
 use edgebus_bus::{DeviceId, Name, Topic};
 use edgebus_hw as hw;
 use serde::Serialize;
@@ -28,7 +28,10 @@ impl Core {
             .model()
             .and_then(|name| self.models.get(&sibling(id, name)?));
         let merged = match model {
-            Some(Ok(model)) => merged::merge(object, model),
+            Some(Ok(model)) => match object.read() {
+                Ok(object) => merged::merge(&device.uid, &object, model),
+                Err(_) => return,
+            },
             // The last good configuration stays in force; a condition says why.
             _ => return,
         };
@@ -164,11 +167,10 @@ impl Core {
             );
         }
         if let (Some(merged), Some(mapper)) = (&device.merged, &device.mapper) {
-            let config = merged.config(&device.uid);
-            put(
+            put_bytes(
                 &mut device.config_on_bus,
                 &topics.config(mapper),
-                &config,
+                &merged.config,
                 out,
             );
             let want = device.desired.want(merged);
@@ -345,12 +347,18 @@ fn place(device: &mut Device) -> Vec<Name> {
 }
 
 /// Puts a document unless the same bytes lie there.
-fn put<T: Serialize>(on_bus: &mut Option<u64>, topic: &Topic, value: &T, out: &mut Vec<Out>) {
-    let message = Out::json(topic, value);
-    let hash = condition::hash(&message.payload);
+fn put<T: Serialize>(on_bus: &mut OnBus, topic: &Topic, value: &T, out: &mut Vec<Out>) {
+    put_bytes(on_bus, topic, &payload::write(value), out);
+}
+
+fn put_bytes(on_bus: &mut OnBus, topic: &Topic, bytes: &[u8], out: &mut Vec<Out>) {
+    let hash = condition::hash(bytes);
     if *on_bus != Some(hash) {
         *on_bus = Some(hash);
-        out.push(message);
+        out.push(Out {
+            topic: topic.to_string(),
+            payload: bytes.to_vec(),
+        });
     }
 }
 
