@@ -1,10 +1,13 @@
-//! Link between a bus (Debian's mosquitto: plain MQTT, no store that outlives it) and a cloud with real TLS.
+//! Link between a bus and a cloud with real TLS. The bus is our own broker where the executable `edgebus` is
+//! built beside these tests (or is named by `EDGEBUS_TEST_BROKER`); else, or with
+//! `EDGEBUS_TEST_BROKER=mosquitto`, Debian's mosquitto, without a store.
 
 #![allow(clippy::unwrap_used)]
 
 mod cloud;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,7 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloud::Cloud;
 use edgebus_bus::payload::{self, LinkState, LinkUp, SyncMark};
-use edgebus_bus::{Name, NodeName, Topic};
+use edgebus_bus::unit::Grant;
+use edgebus_bus::{Identity, Name, NodeName, Role, Topic};
 use edgebus_client::{Address, Bus, Change, ConnectOptions, Message, Mirror};
 use edgebus_link::{Config, JoinSpec, join, run};
 use serde_json::{Value, json};
@@ -21,6 +25,24 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+fn our_exe() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("EDGEBUS_TEST_BROKER") {
+        return (named != "mosquitto").then(|| named.into());
+    }
+    // target/{profile}/deps/link-… → target/{profile}/edgebus
+    let tests = std::env::current_exe().ok()?;
+    let beside = tests.parent()?.parent()?.join("edgebus");
+    beside.exists().then_some(beside)
+}
+
+/// Who takes part, with which role; tokens are the names.
+const WHO: [(&str, Role); 4] = [
+    ("cli", Role::Operator),
+    ("link", Role::Link),
+    ("edged", Role::Edged),
+    ("devicetwin", Role::DeviceTwin),
+];
 
 struct Node {
     dir: tempfile::TempDir,
@@ -32,12 +54,6 @@ impl Node {
     /// A broker and an empty folder.
     fn new() -> Node {
         let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("bus.sock");
-        let config = format!(
-            "listener 0 {}\nallow_anonymous true\nmax_queued_messages 0\nuser root\n",
-            socket.display()
-        );
-        std::fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
         let mut node = Node {
             dir,
             broker: None,
@@ -69,16 +85,60 @@ impl Node {
 
     fn restart_broker(&mut self) {
         self.kill_broker();
+        self.broker = Some(match our_exe() {
+            Some(exe) => self.ours(&exe),
+            None => self.mosquitto(),
+        });
+    }
+
+    fn ours(&self, exe: &Path) -> Child {
+        let mut child = Command::new(exe)
+            .args(["broker", "--tcp", "127.0.0.1:0", "--run-dir"])
+            .arg(self.dir.path())
+            .arg("--data-dir")
+            .arg(self.dir.path().join("bus"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the executable edgebus can be started");
+        let grants = child.stdin.as_mut().unwrap();
+        for (name, role) in WHO {
+            let grant = Grant::Allow {
+                identity: Identity::new(role, name),
+                token: name.into(),
+            };
+            writeln!(grants, "{}", serde_json::to_string(&grant).unwrap()).unwrap();
+        }
+        writeln!(grants, "{}", serde_json::to_string(&Grant::Ready).unwrap()).unwrap();
+        child
+    }
+
+    fn mosquitto(&self) -> Child {
+        let socket = self.dir.path().join("bus.sock");
+        let config = format!(
+            "listener 0 {}\nallow_anonymous true\nmax_queued_messages 0\nuser root\n",
+            socket.display()
+        );
+        let file = self.dir.path().join("mosquitto.conf");
+        std::fs::write(&file, config).unwrap();
         let path = std::env::var("PATH").unwrap_or_default();
-        let child = Command::new("mosquitto")
+        Command::new("mosquitto")
             .env("PATH", format!("{path}:/usr/sbin"))
             .arg("-c")
-            .arg(self.dir.path().join("mosquitto.conf"))
+            .arg(file)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("these tests need Debian's package mosquitto");
-        self.broker = Some(child);
+            .expect(
+                "these tests need `cargo build -p edgebus` first, or Debian's package mosquitto",
+            )
+    }
+
+    /// As after a corrupt store: what was retained is gone.
+    fn lose_store(&mut self) {
+        self.kill_broker();
+        std::fs::remove_dir_all(self.dir.path().join("bus")).ok();
+        self.restart_broker();
     }
 
     fn kill_broker(&mut self) {
@@ -94,19 +154,29 @@ impl Node {
 
     async fn bus(&self, name: &str) -> Bus {
         let options = ConnectOptions::visitor(self.address(), Name::new(name).unwrap());
-        let bus = Bus::connect(options, CancellationToken::new());
+        let bus = Bus::connect(options.with_token(name), CancellationToken::new());
         bus.connected(PATIENCE).await.unwrap();
         bus
     }
 
     async fn view(&self) -> View {
-        let bus = self.bus("cli").await;
-        let mirror = bus.collection(["edge/#"]).await.unwrap().mirror();
-        View { bus, mirror }
+        let (edged, devicetwin) = (self.bus("edged").await, self.bus("devicetwin").await);
+        let cli = self.bus("cli").await;
+        let mirror = cli.collection(["edge/#"]).await.unwrap().mirror();
+        let sealed = [format!("{}/sealed/#", edgebus_bus::ROOT)];
+        let sealed = devicetwin.collection(sealed).await.unwrap().mirror();
+        View {
+            _cli: cli,
+            edged,
+            devicetwin,
+            mirror,
+            sealed,
+        }
     }
 
     async fn start(&mut self) {
-        let options = ConnectOptions::unit(self.address(), Name::new("link").unwrap(), "t", "test");
+        let options =
+            ConnectOptions::unit(self.address(), Name::new("link").unwrap(), "link", "test");
         let alive = CancellationToken::new();
         let bus = Bus::connect(options, alive.clone());
         let mut config = Config::new(self.keys(), self.dir.path().join("data"));
@@ -144,10 +214,13 @@ impl Drop for Node {
     }
 }
 
-/// All that is retained on the bus.
+/// All that is retained on the bus, and those who write there.
 struct View {
-    bus: Bus,
+    _cli: Bus,
+    edged: Bus,
+    devicetwin: Bus,
     mirror: Mirror,
+    sealed: Mirror,
 }
 
 impl View {
@@ -265,7 +338,20 @@ async fn objects_come_down_change_and_go() {
     let pump = object("device", "pump");
     view.has(&pump, "/obj/spec/value", json!(1)).await;
     view.has(&pump, "/uid", json!("u-1")).await;
-    view.has(&sealed, "/box", json!("AAAA")).await;
+    let text = sealed.to_string();
+    let wait = async {
+        while !view.sealed.members().contains_key(&text) {
+            view.sealed.next().await.unwrap().unwrap();
+        }
+    };
+    timeout(PATIENCE, wait)
+        .await
+        .expect("the sealed object is there");
+    let stored: payload::Sealed = payload::read(&view.sealed.members()[&text]).unwrap();
+    assert_eq!(
+        (stored.sealed.as_str(), stored.uid.as_str()),
+        ("AAAA", "u-3")
+    );
     view.has(&spec, "/labels/a", json!("b")).await;
     for kind in ["device", "configmap", "secret", "node"] {
         view.has(&mark(kind), "/complete", json!(true)).await;
@@ -339,7 +425,7 @@ async fn a_lost_store_is_filled_again_under_a_new_name() {
     let (mut node, mut view) = Node::joined(&cloud).await;
     view.has(&mark("device"), "/complete", json!(true)).await;
     let old = view.json(&mark("device")).unwrap()["store_id"].clone();
-    node.restart_broker();
+    node.lose_store();
     view.until("a new store", |all| {
         let mark = all.get(&mark("device").to_string());
         let mark = mark.and_then(|m| payload::read::<SyncMark>(m).ok());
@@ -390,11 +476,17 @@ async fn twins_go_up_with_the_uid_of_their_device_and_newest_only() {
             u == uid && serde_json::from_slice::<Value>(body).unwrap()["n"] == n
         })
     };
-    view.bus.put(&twin("pump"), &json!({"n": 1})).await.unwrap();
+    view.devicetwin
+        .put(&twin("pump"), &json!({"n": 1}))
+        .await
+        .unwrap();
     eventually("the twin is up", || there(&cloud, "u-1", 1)).await;
     cloud.cut().await;
     for n in 2..50 {
-        view.bus.put(&twin("pump"), &json!({"n": n})).await.unwrap();
+        view.devicetwin
+            .put(&twin("pump"), &json!({"n": n}))
+            .await
+            .unwrap();
     }
     cloud.serve().await;
     eventually("the newest twin is up", || there(&cloud, "u-1", 49)).await;
@@ -405,7 +497,7 @@ async fn twins_go_up_with_the_uid_of_their_device_and_newest_only() {
     .await;
 
     // A twin that vanishes says nothing while its device stands; with the device it goes.
-    view.bus.clear(&twin("pump")).await.unwrap();
+    view.devicetwin.clear(&twin("pump")).await.unwrap();
     view.gone(&twin("pump")).await;
     assert!(cloud.state().removed.is_empty());
     cloud.unwant("device", &object("device", "pump").to_string());
@@ -421,7 +513,7 @@ async fn status_and_beats_go_up() {
     let (_node, mut view) = Node::joined(&cloud).await;
     view.up().await;
     let status = |node: &str| json!({"node": node, "status": {"capacity": {"cpu": "2"}}});
-    view.bus
+    view.edged
         .put(&Topic::NodeStatus {}, &status("gw-1"))
         .await
         .unwrap();
@@ -430,11 +522,11 @@ async fn status_and_beats_go_up() {
         cloud.state().states.contains_key(&topic)
     })
     .await;
-    view.bus
+    view.edged
         .put(&Topic::NodeStatus {}, &status("gw-2"))
         .await
         .unwrap();
-    view.bus
+    view.edged
         .send(&Topic::NodeBeat {}, &json!({"seq": 7, "loop_ok_ms": 1}))
         .await
         .unwrap();
@@ -465,12 +557,12 @@ async fn events_wait_for_the_cloud_on_disk_and_arrive_in_order() {
             .collect::<Vec<u32>>()
     };
     for n in 0..5 {
-        send(&view.bus, n).await;
+        send(&view.edged, n).await;
     }
     eventually("five events", || got(&cloud) == [0, 1, 2, 3, 4]).await;
     cloud.cut().await;
     for n in 5..60 {
-        send(&view.bus, n).await;
+        send(&view.edged, n).await;
     }
     view.link("spooled", |s| {
         s.spool.rows == 55 && s.spool.oldest.is_some()
@@ -556,4 +648,26 @@ async fn a_node_that_is_not_joined_waits_and_starts_when_it_is() {
     edgebus_link::reset(&node.keys()).unwrap();
     view.link("joining again", |s| s.state == LinkUp::Joining)
         .await;
+}
+
+#[tokio::test]
+async fn a_restarted_broker_keeps_the_mirror_and_costs_one_reconnect() {
+    if our_exe().is_none() {
+        return; // mosquitto here keeps nothing
+    }
+    let cloud = Cloud::start("c-1").await;
+    for n in 0..5 {
+        want(&cloud, "device", &format!("d-{n}"), "u", n);
+    }
+    let (mut node, mut view) = Node::joined(&cloud).await;
+    view.has(&mark("device"), "/complete", json!(true)).await;
+    let puts = cloud.state().puts;
+    let opened = cloud.state().opened;
+    node.restart_broker();
+    eventually("connected again", || cloud.state().opened > opened).await;
+    view.up().await;
+    want(&cloud, "device", "d-1", "u", 77);
+    view.has(&object("device", "d-1"), "/obj/spec/value", json!(77))
+        .await;
+    assert_eq!(cloud.state().puts, puts + 1);
 }
