@@ -112,6 +112,10 @@ pub struct Core {
     pub(crate) dirty: BTreeSet<DeviceId>,
     /// When a device that waits for a mapper is looked at again.
     pub(crate) rechecks: BTreeMap<DeviceId, i64>,
+    /// Devices that came and went since that was last said.
+    pub(crate) came: BTreeSet<DeviceId>,
+    /// See there.
+    pub(crate) went: BTreeSet<DeviceId>,
     /// Answers and Events that wait for `flush`.
     pub(crate) events: Vec<Out>,
     pub(crate) answers: Vec<Out>,
@@ -143,6 +147,8 @@ impl Core {
             unseen: None,
             dirty: BTreeSet::new(),
             rechecks: BTreeMap::new(),
+            came: BTreeSet::new(),
+            went: BTreeSet::new(),
             events: Vec::new(),
             answers: Vec::new(),
         }
@@ -167,7 +173,7 @@ impl Core {
     pub fn step(&mut self, input: Input, now: Now) {
         match input {
             Input::ListingBegins => self.listing_begins(),
-            Input::ListingEnds => self.listing_ends(now),
+            Input::ListingEnds => self.listing_ends(),
             Input::OwnBegins => {
                 for device in self.devices.values_mut() {
                     device.desired_on_bus = None;
@@ -177,7 +183,7 @@ impl Core {
             Input::OwnEnds => self.own_ends(),
             Input::OwnDesired(id, hash, doc) => self.own_desired(id, hash, doc),
             Input::OwnTwin(id, hash, twin) => self.own_twin(id, hash, twin),
-            Input::Device(id, object) => self.object(id, object, now),
+            Input::Device(id, object) => self.object(id, object),
             Input::Model(id, object) => self.model(id, object),
             Input::Sync(kind, mark) => self.sync(kind, mark),
             Input::Hello(name, hello) => self.hello(name, hello),
@@ -237,7 +243,7 @@ impl Core {
             .map(|(id, _)| id.clone())
     }
 
-    fn listing_ends(&mut self, now: Now) {
+    fn listing_ends(&mut self) {
         let unseen = self.unseen.take().unwrap_or_default();
         for kind in unseen.sync {
             self.complete.remove(&kind);
@@ -259,8 +265,12 @@ impl Core {
         }
         if self.complete.contains("device") {
             for id in unseen.devices {
-                self.object(id, None, now);
+                self.object(id, None);
             }
+        }
+        if !self.ready {
+            // What was there at the start did not come.
+            self.came.clear();
         }
         self.ready = true;
         self.forget_orphans();
@@ -326,7 +336,7 @@ impl Core {
         self.dirty.insert(id);
     }
 
-    fn object(&mut self, id: DeviceId, object: Option<Obj>, now: Now) {
+    fn object(&mut self, id: DeviceId, object: Option<Obj>) {
         if let Some(unseen) = &mut self.unseen {
             unseen.devices.remove(&id);
         }
@@ -361,7 +371,8 @@ impl Core {
             }
         }
         if !knew {
-            self.members_changed(Some(&id), None, now);
+            self.went.remove(&id);
+            self.came.insert(id);
         }
     }
 

@@ -12,7 +12,7 @@ use edgebus_bus::DeviceId;
 use edgebus_bus::payload::DeviceUp;
 use edgebus_hw::{self as hw, Asked, Channel, value};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A value checked for its property, and when it was so.
 type Checked = Option<(Value, i64)>;
@@ -250,32 +250,29 @@ impl Core {
         Ok(edgebus_bus::payload::write(&result))
     }
 
-    /// Says that a device came or went.
-    pub(crate) fn members_changed(
-        &mut self,
-        added: Option<&DeviceId>,
-        removed: Option<&DeviceId>,
-        now: Now,
-    ) {
-        let Some(node) = self.node.as_ref().filter(|_| self.is_ready()) else {
-            return;
-        };
-        let list = |id: Option<&DeviceId>| {
-            id.map(|id| {
-                vec![hw::NewMember {
-                    id: id.to_string(),
-                    name: id.name.to_string(),
-                    ..hw::NewMember::default()
-                }]
-            })
+    /// Says which devices came and went.
+    pub(crate) fn members_changed(&mut self, now: Now) -> Option<Out> {
+        let came = std::mem::take(&mut self.came);
+        let went = std::mem::take(&mut self.went);
+        let node = self.node.as_ref()?;
+        if came.is_empty() && went.is_empty() {
+            return None;
+        }
+        let list = |ids: BTreeSet<DeviceId>| {
+            let new = |id: DeviceId| hw::NewMember {
+                id: id.to_string(),
+                name: id.name.to_string(),
+                ..hw::NewMember::default()
+            };
+            let all: Vec<_> = ids.into_iter().map(new).collect();
+            (!all.is_empty()).then_some(all)
         };
         let updated = hw::MembershipUpdated {
             head: answer_to(hw::Head::default(), now),
-            added_devices: list(added),
-            removed_devices: list(removed),
+            added_devices: list(came),
+            removed_devices: list(went),
         };
-        let message = Out::json(hw::membership_updated(node), &updated);
-        self.answers.push(message);
+        Some(Out::json(hw::membership_updated(node), &updated))
     }
 }
 

@@ -221,24 +221,29 @@ impl Loop<'_> {
             return Ok(());
         }
         self.retry = false;
-        let mut under_way = Vec::new();
-        for Out { topic, payload } in self.core.flush(Now::read()) {
-            match self.post(&topic, payload).await {
-                Ok((is_state, receipt)) => under_way.push((topic, is_state, receipt)),
-                Err(e) => warn!(%topic, error = %e, "not published"),
+        loop {
+            let mut under_way = Vec::new();
+            for Out { topic, payload } in self.core.flush(Now::read()) {
+                match self.post(&topic, payload).await {
+                    Ok((is_state, receipt)) => under_way.push((topic, is_state, receipt)),
+                    Err(e) => warn!(%topic, error = %e, "not published"),
+                }
             }
-        }
-        for (topic, is_state, receipt) in under_way {
-            match receipt.acknowledged().await {
-                Ok(()) => {}
-                Err(edgebus_client::Error::Closed) => return Ok(()),
-                Err(e) => {
-                    warn!(%topic, error = %e, "not published");
-                    if is_state && e.can_retry() {
-                        self.core.refused(&topic);
-                        self.retry = true;
+            for (topic, is_state, receipt) in under_way {
+                match receipt.acknowledged().await {
+                    Ok(()) => {}
+                    Err(edgebus_client::Error::Closed) => return Ok(()),
+                    Err(e) => {
+                        warn!(%topic, error = %e, "not published");
+                        if is_state && e.can_retry() {
+                            self.core.refused(&topic);
+                            self.retry = true;
+                        }
                     }
                 }
+            }
+            if self.retry || !self.core.has_more() {
+                break;
             }
         }
         if !self.retry {

@@ -12,6 +12,9 @@ use edgebus_bus::{DeviceId, Name, Topic};
 use edgebus_hw as hw;
 use serde::Serialize;
 
+/// Devices whose messages are made at a time.
+const AT_A_TIME: usize = 64;
+
 impl Core {
     /// Brings a device's object, model and mapper together, so that requests find it ready.
     pub(crate) fn prepare(&mut self, id: &DeviceId, now: Now) {
@@ -106,7 +109,13 @@ impl Core {
         }
     }
 
-    /// What follows from all that happened: to be published in this order.
+    /// Whether [`Core::flush`] has more to say at once.
+    pub fn has_more(&self) -> bool {
+        self.is_settled() && !self.dirty.is_empty()
+    }
+
+    /// What follows from all that happened, to be published in this order: that of some devices,
+    /// so that the messages of a thousand need not be held at a time. See [`Core::has_more`].
     pub fn flush(&mut self, now: Now) -> Vec<Out> {
         if !self.is_settled() {
             return vec![];
@@ -122,14 +131,20 @@ impl Core {
             self.dirty.insert(id);
         }
         let mut puts = Vec::new();
-        for id in std::mem::take(&mut self.dirty) {
+        for _ in 0..AT_A_TIME {
+            let Some(id) = self.dirty.pop_first() else {
+                break;
+            };
             self.settle(&id, now, &mut puts);
         }
         // Events first: a crash in between repeats an Event, which has the same name, and never
         // loses one. Answers last: they promise what was put before them.
         let mut out = std::mem::take(&mut self.events);
         out.append(&mut puts);
-        out.append(&mut self.answers);
+        if self.dirty.is_empty() {
+            out.extend(self.members_changed(now));
+            out.append(&mut self.answers);
+        }
         out
     }
 
@@ -138,7 +153,7 @@ impl Core {
             return;
         };
         if device.gone {
-            return self.remove(id, now, out);
+            return self.remove(id, out);
         }
         if device.object.is_none() && device.unreadable.is_none() {
             return;
@@ -283,7 +298,7 @@ impl Core {
         }
     }
 
-    fn remove(&mut self, id: &DeviceId, now: Now, out: &mut Vec<Out>) {
+    fn remove(&mut self, id: &DeviceId, out: &mut Vec<Out>) {
         let Some(device) = self.devices.remove(id) else {
             return;
         };
@@ -302,7 +317,7 @@ impl Core {
         if device.desired_on_bus.is_some() {
             out.push(Out::clear(&topics.desired()));
         }
-        self.members_changed(None, Some(id), now);
+        self.went.insert(id.clone());
     }
 
     fn delta(&mut self, id: &DeviceId, now: Now, out: &mut Vec<Out>) {

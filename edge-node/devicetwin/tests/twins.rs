@@ -60,6 +60,35 @@ fn a_burst_of_reports_is_one_publish() {
 }
 
 #[test]
+fn many_devices_are_served_a_few_at_a_time_and_answers_come_last() {
+    let mut b = Bench::new();
+    b.retain("mapper/modbus/hello", &hello("modbus"));
+    b.retain("obj/devicemodel/default/thermostat", &model());
+    for n in 0..300 {
+        let mut d = device(&format!("u{n}"), "modbus", json!("21"));
+        d["obj"]["metadata"]["name"] = json!(format!("d{n}"));
+        b.retain_quietly(&format!("obj/device/default/d{n}"), &d);
+    }
+    b.send_raw("$hw/events/node/gw/membership/get", b"{}");
+    let mut rounds = 0;
+    while b.core.has_more() {
+        assert!(b.taken("membership/get/result").is_empty());
+        b.flush_only(usize::MAX);
+        rounds += 1;
+    }
+    assert!(rounds > 2, "{rounds}");
+    let came = b.taken("membership/updated");
+    assert_eq!(
+        came[0]["added_devices"].as_array().unwrap().len(),
+        300,
+        "one message"
+    );
+    let members = b.taken("membership/get/result").remove(0);
+    assert_eq!(members["devices"].as_array().unwrap().len(), 300);
+    assert_eq!(b.want("modbus", "d299").props["temp"].value, json!(21));
+}
+
+#[test]
 fn want_changes_only_with_a_desired_value() {
     let mut b = served(json!("21"));
     let want = b.want("modbus", "d1");

@@ -135,8 +135,13 @@ impl Bench {
     }
 
     pub fn flush(&mut self) {
-        for out in self.core.flush(Now(self.now)) {
-            self.publish(out);
+        loop {
+            for out in self.core.flush(Now(self.now)) {
+                self.publish(out);
+            }
+            if !self.core.has_more() {
+                return;
+            }
         }
     }
 
