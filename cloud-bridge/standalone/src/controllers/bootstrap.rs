@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::ops::{Api, WriteOptions};
 use crate::schema::strict::{FieldValidation, Parsed};
+use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 pub(super) fn options() -> WriteOptions {
@@ -43,32 +44,38 @@ pub(super) async fn ensure(
     }
 }
 
-/// The namespaces, accounts and roles that clients expect to find.
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// The namespaces, accounts and roles that clients expect to find. What can be made side by
+/// side is, so that it shares commits and a first start is quick.
 pub async fn bootstrap(api: &Api) -> Result<()> {
-    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+    let namespaces = NAMESPACES.map(|name| {
         let namespace = json!({"metadata": {"name": name}});
-        ensure(api, ("", "v1", "namespaces"), "", namespace).await?;
-        furnish(api, name).await?;
-    }
+        ensure(api, ("", "v1", "namespaces"), "", namespace)
+    });
+    try_join_all(namespaces).await?;
+    let furnished = try_join_all(NAMESPACES.map(|name| furnish(api, name)));
     const RBAC: &str = "rbac.authorization.k8s.io";
     let all = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
         {"nonResourceURLs": ["*"], "verbs": ["*"]}]);
     let role = json!({"metadata": {"name": "cluster-admin"}, "rules": all});
-    ensure(api, (RBAC, "v1", "clusterroles"), "", role).await?;
     let binding = json!({"metadata": {"name": "cluster-admin"},
         "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"apiGroup": RBAC, "kind": "Group", "name": crate::auth::MASTERS}]});
-    ensure(api, (RBAC, "v1", "clusterrolebindings"), "", binding).await?;
+    let role = ensure(api, (RBAC, "v1", "clusterroles"), "", role);
+    let binding = ensure(api, (RBAC, "v1", "clusterrolebindings"), "", binding);
+    tokio::try_join!(furnished, role, binding)?;
     Ok(())
 }
 
 /// What every namespace has: an account to run as, and the CA to verify the API with.
 pub(super) async fn furnish(api: &Api, ns: &str) -> Result<()> {
     let account = json!({"metadata": {"name": "default"}});
-    ensure(api, ("", "v1", "serviceaccounts"), ns, account).await?;
+    let account = ensure(api, ("", "v1", "serviceaccounts"), ns, account);
     let ca = json!({"metadata": {"name": "kube-root-ca.crt", "annotations": {
         "kubernetes.io/description": "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc."}},
         "data": {"ca.crt": api.ca}});
-    ensure(api, ("", "v1", "configmaps"), ns, ca).await?;
+    let ca = ensure(api, ("", "v1", "configmaps"), ns, ca);
+    tokio::try_join!(account, ca)?;
     Ok(())
 }
