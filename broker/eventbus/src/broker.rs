@@ -29,7 +29,7 @@ pub struct Broker {
     pub mailboxes: Arc<Mailboxes>,
     pub counters: Arc<Counters>,
     pub grants: Grants,
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     pub stop: CancellationToken,
     /// Random id of this start.
     pub boot: String,

@@ -39,12 +39,23 @@ struct Left {
     will: Option<CancellationToken>,
 }
 
-/// A connection's place; leave it with [`Registry::leave`].
+/// A connection's place. Dropping it gives it up, even if the connection's task panics.
 pub struct Seat {
+    registry: Arc<Registry>,
     no: u64,
     key: Arc<str>,
     pub kick: mpsc::Receiver<ReasonCode>,
     gone: CancellationToken,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut live = lock(&self.registry.live);
+        if live.get(&self.key).is_some_and(|l| l.no == self.no) {
+            live.remove(&self.key);
+        }
+        self.gone.cancel();
+    }
 }
 
 /// The old connection of this session does not end.
@@ -58,7 +69,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Registry {
     /// Takes the place of `key`, ending the connection that holds it.
-    pub async fn enter(&self, key: &Arc<str>) -> Result<Seat, Stuck> {
+    pub async fn enter(self: &Arc<Self>, key: &Arc<str>) -> Result<Seat, Stuck> {
         let taken = async {
             loop {
                 let (kick, gone) = match self.try_enter(key) {
@@ -75,7 +86,7 @@ impl Registry {
     }
 
     fn try_enter(
-        &self,
+        self: &Arc<Self>,
         key: &Arc<str>,
     ) -> Result<Seat, (mpsc::Sender<ReasonCode>, CancellationToken)> {
         let mut live = lock(&self.live);
@@ -92,20 +103,12 @@ impl Registry {
         };
         live.insert(key.clone(), holder);
         Ok(Seat {
+            registry: self.clone(),
             no,
             key: key.clone(),
             kick: kicked,
             gone,
         })
-    }
-
-    /// Gives the place up.
-    pub fn leave(&self, seat: &Seat) {
-        let mut live = lock(&self.live);
-        if live.get(&seat.key).is_some_and(|l| l.no == seat.no) {
-            live.remove(&seat.key);
-        }
-        seat.gone.cancel();
     }
 
     /// Ends all connections of a name.
@@ -174,7 +177,7 @@ mod tests {
             tokio::spawn(async move { registry.enter(&key).await.is_ok() })
         };
         assert_eq!(old.kick.recv().await, Some(ReasonCode::SessionTakenOver));
-        registry.leave(&old);
+        drop(old);
         assert!(newer.await.unwrap());
     }
 }

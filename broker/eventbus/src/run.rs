@@ -9,7 +9,7 @@ use anyhow::Context;
 use edgebus_bus::payload::Up;
 use edgebus_bus::unit::Grant;
 use edgebus_bus::{Name, Topic, table};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +31,9 @@ const SPINE: usize = 512;
 const GOODBYE: Duration = Duration::from_secs(5);
 /// After an accept that failed, most likely for want of descriptors.
 const BREATH: Duration = Duration::from_millis(100);
+
+/// Silence on a TCP connection after which the kernel asks whether the peer is still there.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
 
 /// Components whose inboxes exist from first boot; the client id is `{name}.inbox`.
 const INBOXES: [&str; 2] = ["link", "devicetwin"];
@@ -130,7 +133,7 @@ pub async fn run_with_probe(
         mailboxes,
         counters,
         grants: Grants::default(),
-        registry: Registry::default(),
+        registry: Arc::new(Registry::default()),
         stop: inner.clone(),
         boot: random_id()?,
     });
@@ -275,6 +278,7 @@ impl Socket {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
+                notice_death(&stream)?;
                 let (reader, writer) = stream.into_split();
                 return Ok(((Box::new(reader), Box::new(writer)), Door::Tcp(peer)));
             }
@@ -288,6 +292,16 @@ impl Socket {
         let (reader, writer) = stream.into_split();
         Ok(((Box::new(reader), Box::new(writer)), door(trusted)))
     }
+}
+
+/// Lets the kernel find out that a silent peer is gone, where the client asked for no keep-alive.
+fn notice_death(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE_AFTER / 4)?;
+    sockopt::set_tcp_keepcnt(stream, 4)?;
+    Ok(())
 }
 
 async fn accept(broker: Arc<Broker>, socket: Socket, unknown: Arc<Semaphore>, tasks: TaskTracker) {

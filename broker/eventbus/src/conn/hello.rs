@@ -238,8 +238,7 @@ async fn welcome(
     let opened = match opened.await {
         Ok(opened) => opened,
         Err(error) => {
-            broker.registry.leave(&seat);
-            let refusal = refuse(ReasonCode::ServerUnavailable, error.to_string());
+            let refusal = refuse(error.connect_reason(), error.to_string());
             return Err((refusal, output, id));
         }
     };
@@ -251,7 +250,6 @@ async fn welcome(
                 expiry_s: u32::MAX,
             })
             .await;
-        broker.registry.leave(&seat);
         let why = "this is an inbox: its session cannot be discarded, connect with clean start 0";
         let refusal = refuse(ReasonCode::NotAuthorized, why);
         return Err((refusal, output, id));
@@ -269,7 +267,6 @@ async fn welcome(
         match link.await {
             Ok(link) => (Some(link), None),
             Err(error) => {
-                broker.registry.leave(&seat);
                 let refusal = refuse(ReasonCode::ServerUnavailable, error.to_string());
                 return Err((refusal, output, id));
             }

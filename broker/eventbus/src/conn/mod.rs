@@ -159,11 +159,26 @@ pub async fn serve(broker: Arc<Broker>, stream: Stream, door: Door, unknown: Own
     };
     drop(unknown);
     let Some(mut conn) = admitted else { return };
-    broker.counters.connected.up();
+    let _counted = Counted::new(&broker);
     tracing::debug!(client = %conn.key, %door, "connected");
     let end = conn.run().await;
     conn.finish(end).await;
-    broker.counters.connected.down();
+}
+
+/// Counts a client for as long as it is there, even if its task panics.
+struct Counted(Arc<Broker>);
+
+impl Counted {
+    fn new(broker: &Arc<Broker>) -> Self {
+        broker.counters.connected.up();
+        Self(broker.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.counters.connected.down();
+    }
 }
 
 impl Conn {
@@ -369,7 +384,6 @@ impl Conn {
                     .put_in_flight(&self.key, self.window.into_in_flight());
             }
         }
-        self.broker.registry.leave(&self.seat);
         tracing::debug!(client = %self.key, "disconnected");
     }
 

@@ -10,6 +10,7 @@
 //!
 //! Reads go through the same thread, after what was asked before them is committed.
 
+mod apply;
 mod open;
 mod queue;
 mod retained;
@@ -48,6 +49,8 @@ pub enum Refused {
     AppQuota(usize),
     #[error("{0} holds {1} bytes of retained messages in memory, which is its share")]
     MemoryQuota(Arc<str>, usize),
+    #[error("{0} has {1} persistent sessions already: end some, or connect with a clean one")]
+    Sessions(Arc<str>, usize),
     #[error("the store cannot be written: {0}")]
     Disk(String),
     #[error("the broker is stopping")]
@@ -60,6 +63,14 @@ impl Refused {
         match self {
             Self::Stopped => ReasonCode::UnspecifiedError,
             _ => ReasonCode::QuotaExceeded,
+        }
+    }
+
+    /// What a CONNACK says when the session cannot be opened.
+    pub fn connect_reason(&self) -> ReasonCode {
+        match self {
+            Self::Sessions(..) => ReasonCode::QuotaExceeded,
+            _ => ReasonCode::ServerUnavailable,
         }
     }
 }
