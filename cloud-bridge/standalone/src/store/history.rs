@@ -3,6 +3,7 @@
 
 use super::Obj;
 use crate::error::ApiError;
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ pub enum EventKind {
 }
 
 /// One committed change; `object.rev` is its revision.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     pub kind: EventKind,
     /// `group/plural`
@@ -25,12 +26,27 @@ pub struct Event {
 }
 
 const MOST_EVENTS: usize = 4096;
+/// Of objects that may live on here alone, in memory.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+
+/// About how much memory a value takes.
+fn weight(value: &Value) -> usize {
+    const NODE: usize = 32;
+    NODE + match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::Object(fields) => fields.iter().map(|(k, v)| NODE + k.len() + weight(v)).sum(),
+        _ => 0,
+    }
+}
 
 /// How many events one call returns: a watch that is far behind takes several.
 const BATCH: usize = 256;
 
 pub(super) struct History {
-    events: VecDeque<Event>,
+    /// With what each one weighs.
+    events: VecDeque<(Event, usize)>,
+    bytes: usize,
     /// Everything after this revision is here.
     since: u64,
     reached: u64,
@@ -40,6 +56,7 @@ impl History {
     pub fn starting_at(revision: u64) -> History {
         History {
             events: VecDeque::new(),
+            bytes: 0,
             since: revision,
             reached: revision,
         }
@@ -47,11 +64,15 @@ impl History {
 
     pub fn push(&mut self, event: Event) {
         self.reached = event.object.rev;
-        self.events.push_back(event);
-        while self.events.len() > MOST_EVENTS {
-            if let Some(oldest) = self.events.pop_front() {
-                self.since = oldest.object.rev;
-            }
+        let bytes = weight(&event.object.value);
+        self.bytes += bytes;
+        self.events.push_back((event, bytes));
+        while self.events.len() > MOST_EVENTS || self.bytes > MOST_BYTES {
+            let Some((oldest, bytes)) = self.events.pop_front() else {
+                return;
+            };
+            self.bytes -= bytes;
+            self.since = oldest.object.rev;
         }
     }
 
@@ -66,9 +87,9 @@ impl History {
         if after < self.since || after > self.reached {
             return Err(ApiError::expired(after, self.since));
         }
-        let start = self.events.partition_point(|e| e.object.rev <= after);
+        let start = self.events.partition_point(|(e, _)| e.object.rev <= after);
         let mut found = Vec::new();
-        for event in self.events.range(start..) {
+        for (event, _) in self.events.range(start..) {
             if kind.is_none_or(|kind| kind == &*event.of) {
                 found.push(event.clone());
                 if found.len() == BATCH {
@@ -117,6 +138,23 @@ mod tests {
         assert!(history.after(None, 4).is_err());
         assert!(history.after(None, 5).is_ok());
         assert!(history.after(None, MOST_EVENTS as u64 + 6).is_err());
+    }
+
+    #[test]
+    fn large_objects_leave_early() {
+        let mut history = History::starting_at(0);
+        for rev in 1..=20 {
+            let mut large = event("/pods", rev);
+            let text = "x".repeat(MOST_BYTES / 10);
+            large.object = Arc::new(Obj {
+                rev,
+                value: json!({"x": text}),
+            });
+            history.push(large);
+        }
+        assert!(history.bytes <= MOST_BYTES);
+        assert!(history.after(None, 10).is_err());
+        assert_eq!(history.after(None, 12).map(|(e, _)| e.len()), Ok(8));
     }
 
     #[test]
