@@ -240,7 +240,7 @@ fn synced(device: &Device) -> Found {
     let mut reason = "Pending";
     let mut parts = Vec::new();
     for (name, desired) in late.iter().take(10) {
-        let reported = device.reported.get(*name);
+        let reported = device.reported.get(name);
         let is = reported
             .and_then(|r| r.value.as_ref())
             .map_or("not known yet".to_owned(), |v| format!("{v}"));

@@ -114,7 +114,7 @@ impl DesiredDoc {
                 .get(name)
                 .is_some_and(|p| check(p, &d.value).is_ok())
         });
-        for (name, prop) in &merged.props {
+        for (name, prop) in merged.props.iter() {
             let spec = match &prop.spec {
                 None => None,
                 Some(text) => match check(prop, &Value::String(text.clone())) {
@@ -263,7 +263,7 @@ impl DesiredDoc {
             .doc
             .props
             .iter()
-            .filter(|(name, _)| merged.props.get(*name).is_some_and(|p| p.served))
+            .filter(|(name, _)| merged.props.get(name).is_some_and(|p| p.served))
             .map(|(name, d)| {
                 let wanted = Wanted {
                     value: d.value.clone(),
@@ -326,8 +326,12 @@ mod tests {
         }
         fn local(&mut self, wish: Option<i64>) {
             let m = merged(self.spec);
-            self.doc
-                .set_local(&m.props["t"], wish.map(Value::from), &mut self.gens, Now(2));
+            self.doc.set_local(
+                m.props.get("t").unwrap(),
+                wish.map(Value::from),
+                &mut self.gens,
+                Now(2),
+            );
         }
         /// Value, source, generation.
         fn now(&self) -> Option<(Value, Source, u64)> {
@@ -434,9 +438,9 @@ mod tests {
             b.is(20, Source::Spec, 1);
         }
         let m = merged(None);
-        let problem = check(&m.props["r"], &json!(1)).unwrap_err();
+        let problem = check(m.props.get("r").unwrap(), &json!(1)).unwrap_err();
         assert_eq!(problem.reason, "ReadOnly");
-        assert!(check(&m.props["t"], &json!({"a": 1})).is_err());
+        assert!(check(m.props.get("t").unwrap(), &json!({"a": 1})).is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::desired::DesiredDoc;
 use crate::merged::{Merged, Problem, Prop, same};
+use crate::table::Table;
 use crate::time::{self, Now};
 use edgebus_api as api;
 use edgebus_bus::payload::{
@@ -92,7 +93,7 @@ pub struct Device {
     /// What it should be.
     pub desired: DesiredDoc,
     /// What it is.
-    pub reported: BTreeMap<String, Reported>,
+    pub reported: Table<Reported>,
     /// Whether it answers.
     pub state: DeviceUp,
     /// Why.
@@ -144,13 +145,7 @@ impl Device {
             message: format!(
                 "property {name:?} is not in model {:?}; its properties are {}",
                 merged.model,
-                merged
-                    .props
-                    .keys()
-                    .take(20)
-                    .cloned()
-                    .collect::<Vec<_>>()
-                    .join(", ")
+                merged.props.keys().take(20).collect::<Vec<_>>().join(", ")
             ),
         })
     }
@@ -199,7 +194,7 @@ impl Device {
                 continue;
             };
             let wanted = self.desired.doc.props.get(name);
-            let had = self.reported.entry(name.clone()).or_default();
+            let had = self.reported.or_default(name);
             take(prop, reading, had, now);
             if let Some(outcome) = reading.outcome
                 && let Some(wanted) = wanted
@@ -252,7 +247,7 @@ impl Device {
             }),
             cause: out_of_range.map(|e| e.to_string()),
         };
-        self.reported.insert(name.to_owned(), reported);
+        self.reported.insert(name, reported);
     }
 
     /// Does the device have what is desired of this property?
@@ -273,7 +268,7 @@ impl Device {
         let mut props: BTreeMap<String, TwinProp> = BTreeMap::new();
         let known = self.merged.iter().flat_map(|m| m.props.keys());
         let names = known
-            .chain(self.desired.doc.props.keys())
+            .chain(self.desired.doc.props.keys().map(String::as_str))
             .chain(self.reported.keys());
         for name in names {
             if props.contains_key(name) {
@@ -282,7 +277,7 @@ impl Device {
             let desired = self.desired.doc.props.get(name);
             let reported = self.reported.get(name).cloned().unwrap_or_default();
             props.insert(
-                name.clone(),
+                name.to_owned(),
                 TwinProp {
                     desired: desired.map(|d| d.value.clone()),
                     reported: reported.value,
@@ -321,7 +316,7 @@ impl Device {
                     quality: p.quality,
                     cause: p.cause,
                 };
-                self.reported.insert(name, reported);
+                self.reported.insert(&name, reported);
             }
         }
     }
@@ -347,7 +342,7 @@ impl Device {
     pub fn hw_twins(&self) -> hw::Twins {
         let names = self.merged.iter().flat_map(|m| m.props.keys());
         names
-            .filter_map(|name| Some((name.clone(), self.hw_twin(name)?)))
+            .filter_map(|name| Some((name.to_owned(), self.hw_twin(name)?)))
             .collect()
     }
 }

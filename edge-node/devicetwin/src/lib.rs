@@ -24,6 +24,7 @@ mod merged;
 mod reply;
 mod run;
 mod settle;
+mod table;
 mod time;
 
 pub use crate::core::{Core, Input, Out};

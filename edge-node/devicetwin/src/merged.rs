@@ -1,6 +1,7 @@
 //! A Device laid over its DeviceModel: what the mapper is told and what may be said of each
 //! property.
 
+use crate::table::Table;
 use edgebus_api::{self as api, Object, cycle, merge};
 use edgebus_bus::payload::{self, Access, DeviceConfig, OnReconnect, PropertyConfig, ValueType};
 use serde_json::Value;
@@ -39,7 +40,7 @@ pub struct Merged {
     /// thousand of them are much smaller so.
     pub config: Box<[u8]>,
     /// All properties of the model.
-    pub props: BTreeMap<String, Prop>,
+    pub props: Table<Prop>,
     /// Method name to the properties that it writes.
     pub methods: BTreeMap<String, Vec<String>>,
     /// What is wrong; the rest is served all the same.
@@ -66,7 +67,7 @@ fn text_of(data: &Object, key: &str) -> Option<String> {
 pub fn merge(uid: &str, device: &api::Device, model: &api::DeviceModel) -> Merged {
     let mut problems = Vec::new();
     let spec = &device.spec;
-    let mut props: BTreeMap<String, Prop> = BTreeMap::new();
+    let mut props: Table<Prop> = Table::default();
     for mp in &model.spec.properties {
         let dp = spec.properties.iter().find(|p| p.name == mp.name);
         if props.contains_key(&mp.name) {
@@ -79,7 +80,7 @@ pub fn merge(uid: &str, device: &api::Device, model: &api::DeviceModel) -> Merge
             });
             continue;
         }
-        props.insert(mp.name.clone(), property(mp, dp, &mut problems));
+        props.insert(&mp.name, property(mp, dp, &mut problems));
     }
     for dp in &spec.properties {
         if !props.contains_key(&dp.name) {
@@ -339,8 +340,11 @@ mod tests {
             Value::from(t.visitor.clone()),
             json!({"register": "HoldingRegister", "Offset": "2", "scale": 0.1})
         );
-        assert_eq!(merged.props["t"].spec.as_deref(), Some("21"));
-        assert_eq!(merged.props["unseen"].config.access, Access::ReadOnly);
+        assert_eq!(merged.props.get("t").unwrap().spec.as_deref(), Some("21"));
+        assert_eq!(
+            merged.props.get("unseen").unwrap().config.access,
+            Access::ReadOnly
+        );
     }
 
     #[test]
@@ -371,7 +375,7 @@ mod tests {
                 "{says}: {all:?}"
             );
         }
-        assert_eq!(merged.props["a"].config.collect_ms, Some(1000));
+        assert_eq!(merged.props.get("a").unwrap().config.collect_ms, Some(1000));
         let none = merge("u", &device(json!({})), &api::DeviceModel::default());
         assert_eq!(none.problems[0].reason, "NoProtocol");
     }
@@ -385,7 +389,11 @@ mod tests {
                 .unwrap()
                 .extend(more.as_object().unwrap().clone());
             let d = device(json!({"properties": [own]}));
-            merge("u", &d, &model(json!([property]))).props["p"].clone()
+            merge("u", &d, &model(json!([property])))
+                .props
+                .get("p")
+                .unwrap()
+                .clone()
         };
         let scaled = json!({"visitors": {"configData": {"Scale": "0.1"}}});
         for (kind, more, a, b, is) in [

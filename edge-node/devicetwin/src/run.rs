@@ -66,7 +66,7 @@ enum Next {
 }
 
 async fn serve(config: Config, bus: &Bus) -> Result<(), Error> {
-    let mut core = Core::new(config.node, uuid::Uuid::new_v4().simple().to_string());
+    let mut core = Core::new(config.node, edgebus_client::random_id());
     if !read_own(bus, &mut core).await? {
         return Ok(());
     }
