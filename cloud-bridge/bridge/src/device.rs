@@ -17,9 +17,9 @@ use crate::cluster::{FIELD_MANAGER, api_code, call};
 use crate::metrics::count;
 use crate::mirror::{DeviceRef, Key, StatusRef, summary};
 use crate::rows;
+use crate::seen::{self, Seen};
 use crate::shared::Shared;
 use crate::up::{Refusal, unreadable};
-use crate::watch::{Seen, status_ref};
 
 fn statuses(shared: &Shared, ns: &str) -> Api<Seen> {
     Api::namespaced_with(shared.client.clone(), ns, &rows::device_status_resource())
@@ -83,7 +83,7 @@ pub async fn write(shared: &Shared, node: &NodeName, key: &Key, put: &Put) -> Re
         .map_err(|_| Refusal::later("the bridge is stopping"))?;
     let mut status = status(&twin);
     let shown = shown(&status);
-    status["extensions"] = json!({ "edgebus.io/seen": { "uid": put.uid, "hash": put.hash } });
+    status["extensions"] = seen::extensions(&put.uid, &put.hash);
     shared.note_write(key, Instant::now());
     write_status(shared, key, &device, &status).await?;
     if summary(&shown) != device.summary {
@@ -128,7 +128,7 @@ async fn write_status(
                 .await;
                 match done {
                     Ok(object) => {
-                        let now = status_ref(&object);
+                        let now = object.about();
                         let ours = now.owner == device.uid;
                         shared.mirror().apply_status(key.clone(), now);
                         if ours {
@@ -199,9 +199,7 @@ async fn create(
         Err(error) if api_code(&error) == Some(409) => {
             let there = call(&what, api.get_opt(&key.name)).await?;
             if let Some(there) = there {
-                shared
-                    .mirror()
-                    .apply_status(key.clone(), status_ref(&there));
+                shared.mirror().apply_status(key.clone(), there.about());
             }
         }
         Err(error) => return Err(error.into()),

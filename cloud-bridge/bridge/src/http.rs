@@ -199,6 +199,11 @@ async fn enrolled(shared: &Shared, request: Request<Incoming>) -> Result<Reply, 
         })?;
     let ask: EnrolRequest = serde_json::from_slice(&body.to_bytes())
         .map_err(|e| bad(format!("the request is not as expected: {e}")))?;
+    let place = tokio::time::timeout(HANDSHAKE, shared.enrolling.acquire()).await;
+    let Ok(Ok(_place)) = place else {
+        let why = "too many nodes ask at once; try again";
+        return Err(Answer::new(StatusCode::TOO_MANY_REQUESTS, "busy", why));
+    };
     Ok(json(StatusCode::OK, &shared.door.enrol(ask).await?))
 }
 

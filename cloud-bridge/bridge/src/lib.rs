@@ -25,6 +25,7 @@ pub mod operator;
 mod record;
 mod rows;
 mod run;
+mod seen;
 mod shared;
 mod tls;
 mod token;

@@ -34,6 +34,8 @@ const WRITE: Duration = Duration::from_secs(20);
 const LISTS: Duration = Duration::from_secs(3);
 /// Everything is compared again so often, which heals what nobody foresaw.
 const COMPARE: Duration = Duration::from_secs(600);
+/// The watch of Nodes may be that much behind a beat, or ahead of it.
+const JUST: Duration = Duration::from_secs(1);
 /// What a connection that ends gets to say why.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// What the last message of a connection gets to leave.
@@ -64,6 +66,7 @@ struct Link {
     /// The renewal under way: of no use once this connection is over.
     lease: Option<AbortHandle>,
     mending: bool,
+    beat_at: Option<Instant>,
     closing: bool,
     /// When a connection that closes is given up, its last frames written or not.
     close_by: Option<tokio::time::Instant>,
@@ -131,6 +134,7 @@ impl Link {
             status: None,
             lease: None,
             mending: false,
+            beat_at: None,
             closing: false,
             close_by: None,
             up_pending: 0,
@@ -426,7 +430,18 @@ impl Link {
             });
             self.lease = Some(lease);
         }
-        let Some(status) = self.status.as_ref().filter(|_| !self.mending) else {
+        self.beat_at = Some(Instant::now());
+        self.mend();
+    }
+
+    /// The node controller took a node that lives for dead: its status is written again. Only a beat that has
+    /// just come says that it lives; whatever is older, the controller knows as well.
+    fn mend(&mut self) {
+        if self.beat_at.is_none_or(|at| at.elapsed() > JUST) {
+            return;
+        }
+        let says = |status: &&Value| !node::ready(status).is_empty();
+        let Some(status) = self.status.as_ref().filter(says).filter(|_| !self.mending) else {
             return;
         };
         let there = self
@@ -441,6 +456,8 @@ impl Link {
                 if let Err(refusal) = node::write_status(&shared, &node, &status).await {
                     tracing::warn!(node = node.as_str(), "status: {}", refusal.why);
                 }
+                // Whoever else writes it is not fought at full speed.
+                tokio::time::sleep(JUST / 10).await;
                 Done::StatusAgain
             });
         }
@@ -473,7 +490,10 @@ impl Link {
                     .refuse(seq, Code(answer.status.as_u16()), answer.body.why);
             }
             Done::Leased => self.lease = None,
-            Done::StatusAgain => self.mending = false,
+            Done::StatusAgain => {
+                self.mending = false;
+                self.mend();
+            }
             Done::Registered(Ok(())) => {}
             Done::Registered(Err(refusal)) => {
                 tracing::warn!(node = self.node.as_str(), "registering: {}", refusal.why);

@@ -392,8 +392,9 @@ impl Mirror {
             Err(_) => Bytes::from(body),
         };
         let hash = Hash::of_bytes(&body);
+        let ready = about.ready.clone();
         let old = self.nodes.insert(name.to_owned(), (about, body, hash));
-        let same = old.is_some_and(|(_, _, old)| old == hash);
+        let same = old.is_some_and(|(about, _, old)| old == hash && about.ready == ready);
         if let Some(feed) = self.feeds.get(name).filter(|_| !same) {
             feed.mark(|dirty| dirty.node = true);
         }

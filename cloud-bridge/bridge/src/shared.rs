@@ -18,6 +18,7 @@ use crate::mirror::{Key, Mirror};
 
 /// Status writes under way at once, for all nodes.
 const WRITES: usize = 32;
+const ENROLLING: usize = 8;
 
 pub struct Shared {
     pub config: Config,
@@ -26,6 +27,8 @@ pub struct Shared {
     pub hub: Hub,
     pub metrics: Metrics,
     pub writes: Semaphore,
+    /// Enrolments under way at once: whoever knocks costs the API a call.
+    pub enrolling: Semaphore,
     /// Cancelled when the API turns out to be another cluster's: everything starts over.
     pub changed: CancellationToken,
     pub tasks: TaskTracker,
@@ -45,6 +48,7 @@ impl Shared {
             hub: Hub::default(),
             metrics: Metrics::default(),
             writes: Semaphore::new(WRITES),
+            enrolling: Semaphore::new(ENROLLING),
             changed: CancellationToken::new(),
             tasks: TaskTracker::new(),
             collecting: AtomicBool::new(false),

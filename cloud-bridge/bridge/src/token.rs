@@ -13,6 +13,9 @@ use crate::ca::{hex, random};
 use crate::vault::{Leaf, ROLE_TOKEN, Vault, Wrote};
 use crate::{admin, config};
 
+/// How long an expired token is kept.
+const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+
 /// What a token is to allow.
 #[derive(Debug, Clone)]
 pub struct TokenSpec {
@@ -70,11 +73,27 @@ pub async fn token_create(kubeconfig: Option<PathBuf>, spec: TokenSpec) -> anyho
     let id = hex(&random::<5>());
     let secret = hex(&random::<16>());
     let token = JoinToken::new(ca.hash(), &id, &secret).context("make a token")?;
+    sweep(&vault, Timestamp::now()).await?;
     let leaf = stored(&id, &secret, &spec, Timestamp::now());
     match vault.create(&leaf, ROLE_TOKEN).await? {
         Wrote::Done => Ok(token.to_string()),
         Wrote::Lost => anyhow::bail!("a token {id} exists already; try again"),
     }
+}
+
+/// Old tokens go when a new one is made; until then their error still says what became of them.
+async fn sweep(vault: &Vault, now: Timestamp) -> anyhow::Result<()> {
+    for leaf in vault.list(ROLE_TOKEN).await? {
+        if outlived(&leaf, now) {
+            vault.delete(&leaf).await?;
+        }
+    }
+    Ok(())
+}
+
+fn outlived(leaf: &Leaf, now: Timestamp) -> bool {
+    let expires = leaf.get("expires").parse::<Timestamp>();
+    expires.is_ok_and(|at| now.duration_since(at) > KEPT)
 }
 
 /// All tokens, also the expired ones.
@@ -269,6 +288,8 @@ mod tests {
         let refused = check(Some(&leaf), "0123456789abcdef", "gw", later).unwrap_err();
         assert!(matches!(refused, Refused::Expired(_)), "{refused}");
         assert!(info(&leaf, later).expired);
+        assert!(!outlived(&leaf, later));
+        assert!(outlived(&leaf, later + SignedDuration::from_hours(8 * 24)));
     }
 
     #[test]

@@ -11,20 +11,19 @@ use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::DynamicObject;
-use kube::core::Object;
 use kube::runtime::watcher::{self, Event};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use edgebus_linkproto::{Code, Hash};
+use edgebus_linkproto::Code;
 
 use crate::cluster;
 use crate::metrics::count;
-use crate::mirror::{Key, StatusRef};
+use crate::mirror::Key;
 use crate::record::Record;
 use crate::rows::{self, DEVICE, ROWS, Scope};
+use crate::seen::Seen;
 use crate::shared::Shared;
 use crate::vault::{ROLE_LABEL, ROLE_NODE, from_secret};
 use crate::{device, node, record};
@@ -167,6 +166,8 @@ async fn follow<K, S>(
     K: kube::Resource + Clone + std::fmt::Debug + Send + serde::de::DeserializeOwned + 'static,
     S: Sink<K>,
 {
+    // Small pages: a page is in memory whole, what is kept of it is little.
+    let config = config.page_size(100);
     let mut events = std::pin::pin!(watcher::watcher(api, config));
     let mut doubt = false;
     let mut delay = FIRST_RETRY;
@@ -349,46 +350,6 @@ impl Sink<DynamicObject> for Nodes {
     fn failed(&mut self) {}
 }
 
-/// A DeviceStatus, but only the part that says what it was made from.
-pub type Seen = Object<Nothing, SeenStatus>;
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Nothing {}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct SeenStatus {
-    #[serde(default)]
-    extensions: SeenExtensions,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct SeenExtensions {
-    #[serde(default, rename = "edgebus.io/seen")]
-    seen: Option<SeenTwin>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct SeenTwin {
-    #[serde(default)]
-    uid: String,
-    hash: Hash,
-}
-
-/// What the mirror keeps of it.
-pub fn status_ref(object: &Seen) -> StatusRef {
-    let owners = object.metadata.owner_references.iter().flatten();
-    let owner = owners.into_iter().find(|owner| owner.kind == "Device");
-    let seen = object
-        .status
-        .as_ref()
-        .and_then(|status| status.extensions.seen.as_ref());
-    StatusRef {
-        uid: object.metadata.uid.clone().unwrap_or_default(),
-        owner: owner.map(|owner| owner.uid.clone()).unwrap_or_default(),
-        seen: seen.map(|seen| (seen.uid.clone(), seen.hash)),
-    }
-}
-
 struct Statuses {
     shared: Arc<Shared>,
     ns: Option<String>,
@@ -404,7 +365,7 @@ impl Sink<Seen> for Statuses {
         let key = key_of(&object.metadata);
         self.shared
             .mirror()
-            .apply_status(key.clone(), status_ref(&object));
+            .apply_status(key.clone(), object.about());
         if listing {
             self.seen.insert(key);
         }

@@ -636,6 +636,27 @@ async fn a_silent_node_is_not_ready_until_it_beats_again() {
     cloud.stop().await;
 }
 
+#[tokio::test]
+async fn a_certificate_that_has_ended_is_good_for_its_renewal_within_the_grace_window() {
+    let cloud = Cloud::start_with(|config| {
+        config.cert_life = std::time::Duration::from_secs(1);
+        config.grace = std::time::Duration::from_secs(60);
+    })
+    .await;
+    let mut edge = Edge::join(&cloud, "gw").await;
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    edge.connect().await;
+    let next = key();
+    assert!(edge.renew(&next));
+    edge.until("the new certificate came", |edge| edge.renewed.is_some())
+        .await;
+    edge.disconnect();
+    edge.cert_pem = edge.renewed.take().unwrap();
+    edge.key = next;
+    edge.connect().await;
+    cloud.stop().await;
+}
+
 /// Figures, not a test of time: `cargo test -p edgebus-bridge --test link figures -- --ignored --nocapture`.
 #[tokio::test]
 #[ignore = "prints figures"]

@@ -159,6 +159,7 @@ impl Link {
         }
         if node {
             self.load_node();
+            self.mend();
         }
         let twin = kind(Kind::TWIN);
         for key in statuses {

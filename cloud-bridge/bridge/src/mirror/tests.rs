@@ -184,7 +184,11 @@ fn a_cordoned_node_is_told_and_a_new_heartbeat_is_not() {
     m.apply_node("a", &json!({ "metadata": { "uid": "u" } }));
     assert!(a.take().node);
     m.apply_node("a", &json!({ "metadata": { "uid": "u" }, "status": { "conditions": [{ "type": "Ready", "status": "True" }] } }));
+    assert!(a.take().node, "whether it is Ready is news for its link");
+    let spec = m.node_spec("a").unwrap();
+    m.apply_node("a", &json!({ "metadata": { "uid": "u" }, "status": { "conditions": [{ "type": "Ready", "status": "True", "lastHeartbeatTime": "x" }] } }));
     assert!(!a.take().node);
+    assert_eq!(m.node_spec("a").unwrap(), spec);
     assert_eq!(m.node("a").unwrap().ready, "True");
     m.apply_node(
         "a",
