@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgebus_linkproto::{EnrolError, LINK_PATH, SUBPROTOCOL, limits};
-use rustls::ClientConfig;
+use rustls::{CertificateError, ClientConfig};
 use rustls_pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -36,6 +36,11 @@ pub enum DialError {
         #[source]
         source: std::io::Error,
     },
+    #[error(
+        "the cloud at {server} is not the one this node joined: its certificate is from another CA. Nothing \
+         was taken or deleted; `edgebus join --accept-cluster` joins it anew"
+    )]
+    OtherCa { server: String },
     #[error("{server} refused the link")]
     WebSocket {
         server: String,
@@ -59,10 +64,11 @@ impl DialError {
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
-            DialError::Refused {
-                status: 401 | 403,
-                ..
-            }
+            DialError::OtherCa { .. }
+                | DialError::Refused {
+                    status: 401 | 403,
+                    ..
+                }
         )
     }
 }
@@ -138,10 +144,20 @@ pub async fn tls(
     TlsConnector::from(config)
         .connect(server.name()?, tcp)
         .await
-        .map_err(|source| DialError::Tls {
-            server: shown,
-            source,
-        })
+        .map_err(|source| tls_failed(shown, source))
+}
+
+fn tls_failed(server: String, source: std::io::Error) -> DialError {
+    let inner = source
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>());
+    match inner {
+        // A CA of the same name as ours shows by its signature only.
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        )) => DialError::OtherCa { server },
+        _ => DialError::Tls { server, source },
+    }
 }
 
 /// The whole way, within `within`.

@@ -8,7 +8,7 @@
 //! A session begins only when nothing is being written to the bus any more and what lies there was read: so
 //! what the greeting says is held here is true.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use edgebus_bus::payload::{LinkUp, SyncMark};
 use edgebus_bus::{Topic, table};
 use edgebus_client::{Bus, Change, Delivery, Message};
-use edgebus_linkproto::{Code, Ident, Session, Ticket};
+use edgebus_linkproto::{Code, Ident, Kind, Session, Ticket};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
@@ -268,7 +268,11 @@ impl Link {
             }
             if self.compared.elapsed() >= COMPARE_EVERY {
                 self.compared = Instant::now();
-                for kind in self.session.receiver().kinds() {
+                // Also those of which nothing is left here.
+                let known = self.marks.keys().filter_map(|kind| Kind::new(kind).ok());
+                let mut kinds: BTreeSet<Kind> = known.collect();
+                kinds.extend(self.session.receiver().kinds());
+                for kind in kinds {
                     self.session.recheck(&kind);
                 }
             }
@@ -287,10 +291,9 @@ impl Link {
             .session
             .next_wake()
             .map(|at| self.started + Duration::from_millis(at));
+        let ready = self.identity.is_some() && self.bus_read && self.writing.is_empty();
         let dial = match &self.way {
-            Way::Idle { until } if self.identity.is_some() && *until > Instant::now() => {
-                Some(*until)
-            }
+            Way::Idle { until } if ready => Some(*until),
             _ => None,
         };
         [session, dial]

@@ -8,7 +8,7 @@ use edgebus_client::{now_rfc3339_ms, rfc3339_ms};
 use jiff::Timestamp;
 
 /// Figures alone are not worth more.
-const FIGURES_EVERY: Duration = Duration::from_secs(5);
+const FIGURES_EVERY: Duration = Duration::from_secs(2);
 
 /// What is known, and what was said of it.
 #[derive(Debug)]

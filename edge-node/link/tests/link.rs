@@ -671,3 +671,25 @@ async fn a_restarted_broker_keeps_the_mirror_and_costs_one_reconnect() {
         .await;
     assert_eq!(cloud.state().puts, puts + 1);
 }
+
+#[tokio::test]
+async fn a_rebuilt_cloud_with_another_ca_is_not_spoken_to_and_said_so() {
+    let cloud = Cloud::start("c-1").await;
+    want(&cloud, "device", "pump", "u-1", 1);
+    let (node, mut view) = Node::joined(&cloud).await;
+    view.has(&mark("device"), "/complete", json!(true)).await;
+    cloud.cut().await;
+    let rebuilt = Cloud::start_at("c-2", cloud.port).await;
+    rebuilt.change(|state| {
+        state.complete.insert("device".into());
+    });
+    let state = view.link("refused", |s| s.state == LinkUp::Refused).await;
+    let why = state.why.unwrap();
+    assert!(
+        why.contains("another CA") && why.contains("--accept-cluster"),
+        "{why}"
+    );
+    assert!(view.json(&object("device", "pump")).is_some());
+    node.join(&rebuilt).await;
+    view.gone(&object("device", "pump")).await;
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::{Digest, Entry, Hash, Item};
+use crate::{Digest, Entry, Hash, Item, Kind};
 
 pub(crate) type Version = (String, Hash);
 
@@ -128,4 +128,14 @@ pub(crate) fn listing(desired: &BTreeMap<Arc<str>, Item>, complete: bool) -> Pha
         part: 0,
         wanted: BTreeSet::new(),
     }
+}
+
+/// One frame that waits for its acknowledgement.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub kind: Kind,
+    pub topic: Arc<str>,
+    /// None for a deletion.
+    pub version: Option<Version>,
+    pub bytes: usize,
 }

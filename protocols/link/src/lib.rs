@@ -32,8 +32,8 @@ pub use enrol::{
 };
 pub use events::{EventSender, Sequenced};
 pub use frame::{Code, Entry, Frame, Hello, Kind, KindError, PROTO, Put, limits};
-pub use item::{Item, TooLarge};
+pub use item::{Item, Outcome, TooLarge};
 pub use lane::{Budget, Budgets, Lane};
 pub use receiver::{Effect, Receiver, Ticket};
-pub use sender::{Outcome, Sender};
+pub use sender::Sender;
 pub use session::{Act, Ident, Session, Timing};

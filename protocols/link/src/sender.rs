@@ -10,31 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::frame::limits;
-use crate::item::check;
-use crate::kind_state::{KindState, Known, Phase, Version, listing};
+use crate::item::{Outcome, check};
+use crate::kind_state::{Flight, KindState, Known, Phase, listing};
 use crate::lane::Used;
 use crate::{Budgets, Code, Digest, Frame, Hash, Item, Kind, Lane, Put, TooLarge};
-
-/// How a frame that was in flight ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    /// The other end has it.
-    Settled { kind: Kind, topic: Arc<str> },
-    /// The other end will never take these bytes.
-    Rejected {
-        kind: Kind,
-        topic: Arc<str>,
-        code: Code,
-        why: String,
-    },
-    /// It will be sent again later.
-    Delayed {
-        kind: Kind,
-        topic: Arc<str>,
-        code: Code,
-        why: String,
-    },
-}
 
 const FIRST_RETRY_MS: u64 = 200;
 const LAST_RETRY_MS: u64 = 30_000;
@@ -42,15 +21,6 @@ const FIRST_RELIST_MS: u64 = 1_000;
 const LAST_RELIST_MS: u64 = 300_000;
 /// A chunk of a manifest stays well below a frame.
 const CHUNK_BYTES: usize = 128 << 10;
-
-#[derive(Debug)]
-struct Flight {
-    kind: Kind,
-    topic: Arc<str>,
-    /// None for a deletion.
-    version: Option<Version>,
-    bytes: usize,
-}
 
 /// See the module.
 #[derive(Debug)]

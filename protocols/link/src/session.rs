@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use crate::frame::PROTO;
 use crate::receiver::Effect;
-use crate::sender::Outcome;
 use crate::{
-    Budgets, Code, Digest, EventSender, Frame, Hello, Kind, Lane, Put, Receiver, Sender, Ticket,
+    Budgets, Code, Digest, EventSender, Frame, Hello, Kind, Lane, Outcome, Put, Receiver, Sender,
+    Ticket,
 };
 
 /// Who this end is.

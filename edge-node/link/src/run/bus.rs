@@ -8,7 +8,7 @@ use edgebus_bus::{Name, Topic};
 use edgebus_client::{Change, Delivery, Inbox, Message, now_rfc3339_ms, random_id};
 use edgebus_linkproto::{Code, Kind, Put, Ticket};
 use jiff::Timestamp;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Link, What};
 use crate::mirror;
@@ -16,6 +16,8 @@ use crate::uplink;
 
 /// For reading all of link's topics.
 const READ_TIME: Duration = Duration::from_secs(30);
+/// Before trying that again.
+const READ_PAUSE: Duration = Duration::from_millis(500);
 /// Events that go into one transaction of the spool.
 const EVENT_BATCH: usize = 64;
 
@@ -26,6 +28,7 @@ impl Link {
             Ok(found) => found,
             Err(error) if error.can_retry() => {
                 tracing::warn!(%error, "link's topics could not be read from the bus");
+                sleep(READ_PAUSE).await;
                 return Ok(());
             }
             Err(error) => return Err(error).context("reading link's own topics from the bus"),

@@ -77,6 +77,11 @@ fn valid(params: &mut CertificateParams, life: Duration) {
 
 impl Cloud {
     pub async fn start(cluster_id: &str) -> Cloud {
+        Cloud::start_at(cluster_id, 0).await
+    }
+
+    /// A cloud with a CA of its own.
+    pub async fn start_at(cluster_id: &str, port: u16) -> Cloud {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -107,7 +112,7 @@ impl Cloud {
             state: Arc::default(),
             ca_pem: ca.pem(),
             ca_hash: Hash::of_bytes(ca.der()),
-            port: 0,
+            port,
             changed: watch::channel(0).0,
             issuer,
             tls: Arc::new(tls),
