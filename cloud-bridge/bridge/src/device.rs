@@ -147,7 +147,7 @@ async fn write_status(
                 delete(shared, key, &other).await?;
                 shared.mirror().delete_status(key);
             }
-            None => create(shared, &api, key, device, status).await?,
+            None => create(shared, &api, key, device).await?,
         }
     }
     Err(Refusal::later(format!(
@@ -160,7 +160,6 @@ async fn create(
     api: &Api<Seen>,
     key: &Key,
     device: &DeviceRef,
-    status: &Value,
 ) -> Result<(), Refusal> {
     let object: DynamicObject = serde_json::from_value(json!({
         "apiVersion": edgebus_api::API_VERSION,
@@ -176,8 +175,8 @@ async fn create(
                 "controller": true,
             }],
         },
+        // The API drops a status here; it is written to its subresource right after.
         "spec": {},
-        "status": status,
     }))
     .map_err(|e| Refusal::never(Code::UNPROCESSABLE, e.to_string()))?;
     let what = format!("create devicestatus {}/{}", key.ns, key.name);

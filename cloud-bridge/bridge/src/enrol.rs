@@ -283,8 +283,9 @@ impl Door {
 }
 
 fn revoked(node: &str) -> Answer {
+    let (list, own) = (record::REVOKED_SECRET, record::secret_name(node));
     let why = format!(
-        "node {node:?} was revoked; `edgebus node forget {node}` in the cloud frees its name"
+        "node {node:?} was revoked; its name is free again once it is off the list in Secret {list:?} and Secret {own:?} is deleted"
     );
     Answer::new(StatusCode::FORBIDDEN, "revoked", why)
 }
