@@ -434,3 +434,34 @@ fn events_stay_in_order_when_one_is_refused_for_a_while() {
     assert_eq!(done, [1, 2, 3, 4, 5]);
     assert!(edge.is_settled());
 }
+
+#[test]
+fn a_comparison_that_is_put_off_holds_nothing_back() {
+    let (mut edge, mut cloud) = (session("c"), session("c"));
+    let twin = kind(Kind::TWIN);
+    open(&mut edge, &mut cloud);
+    edge.sender().set(&twin, "t/1", item("a")).unwrap();
+    exchange(&mut edge, &mut cloud, 0);
+    // The first comparison is at once, the second only after a pause.
+    for now in [1, 2] {
+        cloud.receiver().load(&twin, "t/1", "", Hash::UNKNOWN);
+        cloud.recheck(&twin);
+        exchange(&mut edge, &mut cloud, now);
+    }
+    let repaired = |cloud: &mut Session| {
+        let hash = *cloud.receiver().held(&twin).next().unwrap().2;
+        hash != Hash::UNKNOWN
+    };
+    assert!(!repaired(&mut cloud), "the second one waits");
+    edge.sender().set(&twin, "t/2", item("b")).unwrap();
+    let (_, at_cloud) = exchange(&mut edge, &mut cloud, 3);
+    assert!(
+        at_cloud
+            .iter()
+            .any(|act| matches!(act, Act::Apply { put, .. } if put.topic == "t/2"))
+    );
+    let wake = edge.next_wake().unwrap();
+    assert!((4..=1002).contains(&wake), "{wake}");
+    exchange(&mut edge, &mut cloud, wake);
+    assert!(repaired(&mut cloud));
+}
