@@ -116,8 +116,9 @@ pub struct Sub {
 impl Sub {
     /// Subscribes as a role of this node and waits until the broker granted it.
     pub fn start(node: &Node, role: &str, filter: &str) -> Self {
-        let mut child = Command::new("mosquitto_sub")
-            .args(["-v", "-d", "-q", "1", "-t", filter])
+        // Line by line: in a pipe it would keep its lines until a block is full.
+        let mut child = Command::new("stdbuf")
+            .args(["-oL", "mosquitto_sub", "-v", "-d", "-q", "1", "-t", filter])
             .env("XDG_CONFIG_HOME", settings(node, role))
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

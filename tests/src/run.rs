@@ -126,7 +126,9 @@ impl Drop for Proc {
 /// Sends a signal to a process that may be gone.
 pub fn send(pid: u32, signal: rustix::process::Signal) {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-    drop(rustix::process::kill_process(pid, signal));
+    if let Err(e) = rustix::process::kill_process(pid, signal) {
+        assert_eq!(e, rustix::io::Errno::SRCH, "cannot signal {pid:?}");
+    }
 }
 
 /// Runs a command to its end within `wait`: exit code, standard output, standard error.

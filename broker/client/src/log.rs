@@ -12,7 +12,7 @@ static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 /// `info,edgebus_link=debug`), else at `default`.
 pub fn start(default: &str) {
     let wanted = std::env::var("EDGEBUS_LOG").unwrap_or_else(|_| default.to_owned());
-    let filter = EnvFilter::try_new(&wanted).unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = filter(&wanted).unwrap_or_else(|_| EnvFilter::new(default));
     let (filter, handle) = reload::Layer::new(filter);
     let lines = fmt::layer()
         .with_writer(stderr)
@@ -25,9 +25,14 @@ pub fn start(default: &str) {
     }
 }
 
+/// The router library narrates each subscription at `info`, as if it were the application.
+fn filter(wanted: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    EnvFilter::try_new(format!("rumqttd=off,{wanted}"))
+}
+
 /// Changes the level.
 pub fn set(level: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level).map_err(|e| format!("log level {level:?}: {e}"))?;
+    let filter = filter(level).map_err(|e| format!("log level {level:?}: {e}"))?;
     let handle = LEVEL
         .get()
         .ok_or("this process set up its logging by itself")?;

@@ -1,6 +1,7 @@
 //! The command line, as one table of contents: what a newcomer reads with `--help`.
 
 use crate::paths;
+use edgebus_bus::ROOT;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -147,7 +148,7 @@ pub struct GetArgs {
 #[derive(Args)]
 pub struct SubArgs {
     /// MQTT topic filters; quote those that start with `$`
-    #[arg(default_value = "edge/v1/#")]
+    #[arg(default_values_t = [format!("{ROOT}/#")])]
     pub filter: Vec<String>,
     /// Print what is retained now, and end
     #[arg(long)]

@@ -1,0 +1,29 @@
+#!/bin/sh
+# A mapper in shell: each device is a file that holds a number. Needs mosquitto-clients; their settings
+# (address, name, token) are in the folder that XDG_CONFIG_HOME names, put there by `edgebus node`.
+[ "$1" = describe ] && { echo '{"protocol":"shellbus","api":1}'; exit; }
+me=${EDGEBUS_NAME} own=edge/v1/dev/${EDGEBUS_NAME}
+number() { printf '%s' "$1" | sed -n "s/.*\"$2\":{[^}]*\"value\":\([-0-9]*\).*/\1/p"; }
+
+say() { # topic payload
+    mosquitto_pub -q 1 -t "$1" -m "$2" $3
+}
+hello() { say "edge/v1/mapper/$me/hello" '{"protocol":"shellbus","api":1}' -r; }
+
+hello
+trap 'kill 0' TERM
+(while sleep 20; do hello; done) & # what is said for the moment is said again after the broker was away
+(cat >/dev/null; kill 0) <&0 & # standard input ends: the parent is gone
+seq=0
+mosquitto_sub -v -q 1 -t "$own/+/+/config" -t "$own/+/+/want" | while read -r topic payload; do
+    device=${topic#"$own"/} device=${device%/*}
+    file=$(printf '%s' "$device" | tr / .)
+    case $topic in
+    */config) [ -n "$payload" ] || { rm -f "$file"; continue; } ;;
+    */want) wanted=$(number "$payload" level) && [ -n "$wanted" ] && echo "$wanted" >"$file" ;;
+    esac
+    now=$(date -u +%Y-%m-%dT%H:%M:%S.000Z) seq=$((seq + 1))
+    say "$own/$device/state" "{\"state\":\"online\",\"at\":\"$now\"}" -r
+    [ -f "$file" ] && say "$own/$device/report" \
+        "{\"seq\":$seq,\"at\":\"$now\",\"props\":{\"level\":{\"value\":$(cat "$file"),\"at\":\"$now\"}}}"
+done
