@@ -81,6 +81,7 @@ impl Server {
             documents: Documents::default(),
             tokens,
             ca,
+            refresh: tokio::sync::Mutex::new(()),
             stop,
         });
         api.refresh_custom().await?;

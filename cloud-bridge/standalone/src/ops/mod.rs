@@ -36,6 +36,8 @@ pub struct Api {
     pub tokens: Tokens,
     /// The CA that clients verify this server with, PEM.
     pub ca: String,
+    /// Held while the custom kinds are read anew.
+    pub refresh: tokio::sync::Mutex<()>,
     /// Ends watches when the server stops.
     pub stop: CancellationToken,
 }
@@ -142,15 +144,32 @@ impl Api {
                 Change::Delete(value) => would(value, true),
             });
         }
-        let outcome = self.store.update(key, decide).await?;
-        if &*key.kind == CRDS {
-            self.refresh_custom().await?;
+        if &*key.kind != CRDS {
+            return self.store.update(key, decide).await;
         }
-        Ok(outcome)
+        // A kind is served before anyone can see its definition established, and no longer
+        // when its definition is gone.
+        let outcome = self
+            .store
+            .update(key, |old| {
+                let change = decide(old)?;
+                match &change {
+                    Change::Keep => {}
+                    Change::Put(value) => self.registry.serve(&key.name, Some(value)),
+                    Change::Delete(_) => self.registry.serve(&key.name, None),
+                }
+                Ok(change)
+            })
+            .await;
+        // What was announced may not have come about, or may have crossed another change.
+        self.refresh_custom().await?;
+        outcome
     }
 
     /// Makes the served kinds those of the stored definitions.
     pub async fn refresh_custom(&self) -> Result<()> {
+        // One at a time, so that an older list never replaces a newer one.
+        let _turn = self.refresh.lock().await;
         let (definitions, _) = self.store.list(CRDS, None, None).await?;
         let values: Vec<&Value> = definitions.iter().map(|o| &o.value).collect();
         self.registry.replace_custom(&values);

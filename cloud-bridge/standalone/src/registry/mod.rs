@@ -122,8 +122,6 @@ type Rows = BTreeMap<(String, String, String), Arc<Resource>>;
 #[derive(Debug, Default)]
 pub struct Snapshot {
     rows: Rows,
-    /// Counts changes, for caches built from the rows.
-    pub number: u64,
 }
 
 impl Snapshot {
@@ -229,7 +227,6 @@ impl Registry {
         }
         let now = RwLock::new(Arc::new(Snapshot {
             rows: builtin.clone(),
-            number: 1,
         }));
         Registry { builtin, now }
     }
@@ -249,11 +246,28 @@ impl Registry {
                 insert(&mut rows, Arc::new(resource));
             }
         }
-        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
-        *now = Arc::new(Snapshot {
-            rows,
-            number: now.number + 1,
+        self.set(|_| rows);
+    }
+
+    /// Makes the rows of one definition what it says, or takes them away.
+    pub fn serve(&self, name: &str, definition: Option<&Value>) {
+        let new = definition.map(rows_of).unwrap_or_default();
+        self.set(|now| {
+            let mut rows = now.clone();
+            rows.retain(|_, r| r.custom.as_ref().is_none_or(|c| c.definition != name));
+            for resource in new {
+                insert(&mut rows, Arc::new(resource));
+            }
+            rows
         });
+    }
+
+    fn set(&self, rows: impl FnOnce(&Rows) -> Rows) {
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        let next = Snapshot {
+            rows: rows(&now.rows),
+        };
+        *now = Arc::new(next);
     }
 }
 

@@ -19,8 +19,10 @@ use crate::error::ApiError;
 use history::History;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// One version of one object. `value.metadata.resourceVersion` is `rev`.
@@ -122,6 +124,17 @@ pub struct Store {
 
 /// How often an update is tried again because another writer was faster.
 const UPDATE_ATTEMPTS: usize = 200;
+
+/// A disk that takes longer for a commit is as good as hung.
+const COMMIT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What has been waited for too long may still happen: its outcome is unknown, as the error's
+/// class says.
+async fn in_time<F: Future>(waiting: F) -> Result<F::Output, ApiError> {
+    tokio::time::timeout(COMMIT_DEADLINE, waiting)
+        .await
+        .map_err(|_| ApiError::timeout("the database does not answer"))
+}
 
 impl Store {
     /// Opens or creates the database in `dir`. A database that cannot be read is moved aside.
@@ -258,11 +271,9 @@ impl Store {
 
     /// Whether what was read at `rev` holds; false if it was undone and must be read again.
     async fn settled(&self, rev: u64, undone: u64) -> Result<bool, ApiError> {
-        self.shared
-            .committed
-            .subscribe()
-            .wait_for(|committed| *committed >= rev)
-            .await
+        let mut committed = self.shared.committed.subscribe();
+        in_time(committed.wait_for(|committed| *committed >= rev))
+            .await?
             .map_err(|_| ApiError::internal("the store is closed"))?;
         Ok(lock(&self.shared.state).undone == undone)
     }
@@ -297,7 +308,7 @@ impl Store {
             let Some((object, done)) = self.submit(key, before.as_ref(), value, kind)? else {
                 continue;
             };
-            return match done.await {
+            return match in_time(done).await? {
                 Ok(Ok(())) => Ok(Outcome {
                     before,
                     object: Some(object),
