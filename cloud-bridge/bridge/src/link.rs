@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use edgebus_bus::{NodeName, Topic, payload};
-use edgebus_linkproto::{Act, Code, Frame, Frames, Ident, Kind, Put, Session, Ticket, encode};
+use edgebus_linkproto::{
+    Act, Code, Frame, Frames, Ident, Kind, Lane, Put, Session, Ticket, encode,
+};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -71,7 +73,7 @@ struct Link {
     /// When a connection that closes is given up, its last frames written or not.
     close_by: Option<tokio::time::Instant>,
     up_pending: usize,
-    down_in_flight: usize,
+    down_in_flight: [usize; Lane::ALL.len()],
 }
 
 /// Runs until either end closes.
@@ -138,7 +140,7 @@ impl Link {
             closing: false,
             close_by: None,
             up_pending: 0,
-            down_in_flight: 0,
+            down_in_flight: [0; Lane::ALL.len()],
             shared,
         };
         link.load_held();
@@ -284,17 +286,18 @@ impl Link {
     }
 
     fn gauge(&mut self) {
+        let pending = self.session.receiver().pending();
+        let lanes = Lane::ALL.map(|lane| self.session.sender().used(lane).0);
+        self.set_gauges(pending, lanes);
+    }
+
+    fn set_gauges(&mut self, pending: usize, lanes: [usize; Lane::ALL.len()]) {
         let metrics = &self.shared.metrics;
-        shift(
-            &metrics.up_pending,
-            &mut self.up_pending,
-            self.session.receiver().pending(),
-        );
-        shift(
-            &metrics.down_in_flight,
-            &mut self.down_in_flight,
-            self.session.sender().in_flight(),
-        );
+        shift(&metrics.up_pending, &mut self.up_pending, pending);
+        let had = self.down_in_flight.iter_mut().zip(lanes);
+        for (gauge, (had, has)) in metrics.down_in_flight.iter().zip(had) {
+            shift(gauge, had, has);
+        }
     }
 
     fn received(&mut self, bytes: Bytes) {
@@ -509,9 +512,7 @@ impl Link {
         let all = async { while self.work.join_next().await.is_some() {} };
         tokio::time::timeout(CALL, all).await.unwrap_or_default();
         self.work.shutdown().await;
-        let metrics = &self.shared.metrics;
-        shift(&metrics.up_pending, &mut self.up_pending, 0);
-        shift(&metrics.down_in_flight, &mut self.down_in_flight, 0);
+        self.set_gauges(0, [0; Lane::ALL.len()]);
     }
 }
 

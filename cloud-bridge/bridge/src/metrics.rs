@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use edgebus_linkproto::Lane;
+
 /// All of them; relaxed, since nothing is decided by them.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -18,7 +20,8 @@ pub struct Metrics {
     pub edge_rejected: AtomicU64,
     pub watch_errors: AtomicU64,
     pub up_pending: AtomicU64,
-    pub down_in_flight: AtomicU64,
+    /// Frames not yet acknowledged, in the order of [`Lane::ALL`].
+    pub down_in_flight: [AtomicU64; Lane::ALL.len()],
     pub bytes_in: AtomicU64,
     pub bytes_out: AtomicU64,
 }
@@ -63,7 +66,6 @@ impl Metrics {
             ("edge_rejected_total", "counter", &self.edge_rejected),
             ("watch_errors_total", "counter", &self.watch_errors),
             ("up_pending", "gauge", &self.up_pending),
-            ("down_in_flight", "gauge", &self.down_in_flight),
             ("link_received_bytes_total", "counter", &self.bytes_in),
             ("link_sent_bytes_total", "counter", &self.bytes_out),
         ] {
@@ -75,6 +77,35 @@ impl Metrics {
             )
             .unwrap_or_default();
         }
+        out.push_str("# TYPE edgebus_bridge_down_in_flight gauge\n");
+        for (lane, value) in Lane::ALL.iter().zip(&self.down_in_flight) {
+            let (lane, value) = (format!("{lane:?}").to_lowercase(), value.load(Relaxed));
+            writeln!(
+                out,
+                "edgebus_bridge_down_in_flight{{lane=\"{lane}\"}} {value}"
+            )
+            .unwrap_or_default();
+        }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gauge_moves_by_what_changed() {
+        let metrics = Metrics::default();
+        let (mut one, mut two) = (0, 0);
+        shift(&metrics.up_pending, &mut one, 5);
+        shift(&metrics.up_pending, &mut two, 2);
+        shift(&metrics.up_pending, &mut one, 1);
+        let text = metrics.text();
+        assert!(text.contains("edgebus_bridge_up_pending 3\n"), "{text}");
+        assert!(
+            text.contains("edgebus_bridge_down_in_flight{lane=\"object\"} 0\n"),
+            "{text}"
+        );
     }
 }
