@@ -11,9 +11,10 @@ say() { # topic payload
 hello() { say "edge/v1/mapper/$me/hello" '{"protocol":"shellbus","api":1}' -r; }
 
 hello
-trap 'kill 0' TERM
+trap 'trap - TERM; kill 0' TERM
+exec 3<&0 # what runs in the background has no standard input of its own
 (while sleep 20; do hello; done) & # what is said for the moment is said again after the broker was away
-(cat >/dev/null; kill 0) <&0 & # standard input ends: the parent is gone
+(cat <&3 >/dev/null; kill 0) & # standard input ends: the parent is gone
 seq=0
 mosquitto_sub -v -q 1 -t "$own/+/+/config" -t "$own/+/+/want" | while read -r topic payload; do
     device=${topic#"$own"/} device=${device%/*}

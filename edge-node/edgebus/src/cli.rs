@@ -53,6 +53,11 @@ pub enum Command {
     #[command(subcommand)]
     Token(TokenCommand),
 
+    /// List the nodes that have enrolled, shut one out, or forget one
+    #[cfg(feature = "cloud")]
+    #[command(subcommand)]
+    Nodes(NodesCommand),
+
     /// Print a completion script for your shell
     Completion {
         /// bash, zsh, fish, …
@@ -252,6 +257,12 @@ pub struct BridgeArgs {
     /// Namespace for the enrolment CA, tokens and records
     #[arg(long, default_value = "edgebus-system")]
     pub namespace: String,
+    /// Namespaces whose Secrets may go to nodes; without it all (repeatable)
+    #[arg(long = "secret-namespace", value_name = "NAMESPACE")]
+    pub secret_namespaces: Vec<String>,
+    /// Namespaces whose ConfigMaps, ServiceAccounts and devices may go to nodes; without it all (repeatable)
+    #[arg(long = "object-namespace", value_name = "NAMESPACE")]
+    pub object_namespaces: Vec<String>,
     /// Life of the certificates it issues, in seconds
     #[arg(long, hide = true, value_name = "S")]
     pub cert_life_s: Option<u64>,
@@ -316,6 +327,30 @@ pub enum TokenCommand {
         cluster: Cluster,
         /// Its id
         id: String,
+    },
+}
+
+#[cfg(feature = "cloud")]
+#[derive(Subcommand)]
+pub enum NodesCommand {
+    /// List enrolled nodes and how long their certificates last
+    List {
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// Shut a node out, at once and for good: no token admits its name until it is forgotten
+    Revoke {
+        #[command(flatten)]
+        cluster: Cluster,
+        /// Its name
+        node: String,
+    },
+    /// Forget that a node ever enrolled: its certificates end, its name is free again
+    Forget {
+        #[command(flatten)]
+        cluster: Cluster,
+        /// Its name
+        node: String,
     },
 }
 

@@ -1,6 +1,6 @@
 //! The processes and commands of the cloud side.
 
-use crate::cli::{BridgeArgs, StandaloneArgs, TokenCommand};
+use crate::cli::{BridgeArgs, NodesCommand, StandaloneArgs, TokenCommand};
 use crate::signals::stop_on_signal;
 use crate::table;
 use anyhow::{Context, Result, bail};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 /// `edgebus cloud-bridge`.
 pub async fn bridge(args: BridgeArgs) -> Result<()> {
-    let mut config = edgebus_bridge::Config { kubeconfig: args.kubeconfig, names: args.advertise, health: args.health, namespace: args.namespace, ..Default::default() };
+    let mut config = edgebus_bridge::Config { kubeconfig: args.kubeconfig, names: args.advertise, health: args.health, namespace: args.namespace, secret_namespaces: args.secret_namespaces, object_namespaces: args.object_namespaces, ..Default::default() };
     if let Some(s) = args.cert_life_s {
         config.cert_life = Duration::from_secs(s);
     }
@@ -57,6 +57,28 @@ pub async fn token(command: TokenCommand) -> Result<()> {
                 bail!("there is no token {id:?}");
             }
             println!("deleted");
+        }
+    }
+    Ok(())
+}
+
+/// `edgebus nodes …`.
+pub async fn nodes(command: NodesCommand) -> Result<()> {
+    match command {
+        NodesCommand::List { cluster } => {
+            let nodes = edgebus_bridge::node_list(cluster.kubeconfig, &cluster.namespace).await?;
+            let rows: Vec<_> = nodes.into_iter().map(|n| vec![n.node, n.cert_until, n.key_id, if n.revoked { "revoked" } else { "" }.into()]).collect();
+            print!("{}", table::print(&["NODE", "CERTIFICATE UNTIL", "SEALING KEY", ""], &rows));
+        }
+        NodesCommand::Revoke { cluster, node } => {
+            edgebus_bridge::node_revoke(cluster.kubeconfig, &cluster.namespace, &node).await?;
+            println!("{node} is shut out");
+        }
+        NodesCommand::Forget { cluster, node } => {
+            if !edgebus_bridge::node_forget(cluster.kubeconfig, &cluster.namespace, &node).await? {
+                bail!("no node {node:?} has enrolled");
+            }
+            println!("{node} is forgotten");
         }
     }
     Ok(())

@@ -71,6 +71,8 @@ fn start(command: Command) -> ExitCode {
         Command::Standalone(args) => daemon("info", cloud::standalone(args)),
         #[cfg(feature = "cloud")]
         Command::Token(command) => small(cloud::token(command)),
+        #[cfg(feature = "cloud")]
+        Command::Nodes(command) => small(cloud::nodes(command)),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "edgebus", &mut std::io::stdout());
             ExitCode::SUCCESS
