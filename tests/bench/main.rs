@@ -13,6 +13,7 @@ mod publish;
 mod recovery;
 mod stand;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -93,6 +94,19 @@ fn machine() -> String {
     )
 }
 
+/// What every durable step waits for on this disk.
+fn fsync() -> std::io::Result<String> {
+    let mut file = tempfile::tempfile()?;
+    let mut samples = Vec::new();
+    for _ in 0..100 {
+        let begun = Instant::now();
+        file.write_all(&[7; 4096])?;
+        file.sync_data()?;
+        samples.push(begun.elapsed());
+    }
+    Ok(percentiles(samples))
+}
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let only = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -108,6 +122,10 @@ fn main() -> ExitCode {
         }
     };
     println!("{}\n{}", machine(), edgebus_tests::run::edgebus().display());
+    println!(
+        "fsync of 4 kB, p50 / p99: {}",
+        fsync().unwrap_or_else(|e| format!("failed: {e}"))
+    );
     let mut rows = Vec::new();
     for (name, measure) in ALL {
         if only.as_deref().is_none_or(|o| o == *name) {

@@ -10,7 +10,10 @@ use std::time::Duration;
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("loopback has a free port").port()
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|l| l.local_addr())
+        .expect("loopback has a free port")
+        .port()
 }
 
 /// A control plane of one test.
@@ -40,27 +43,41 @@ impl Cloud {
         std::fs::create_dir_all(&dir).expect("a folder for the cloud");
         let (api_port, bridge_port) = (free_port(), free_port());
         let standalone = standalone(&dir, api_port, node_grace_s);
-        let mut cloud = Self { dir, standalone, bridge: None, api_port, bridge_port, node_grace_s };
+        let mut cloud = Self {
+            dir,
+            standalone,
+            bridge: None,
+            api_port,
+            bridge_port,
+            node_grace_s,
+        };
         cloud.wait_api();
         cloud.connect();
         cloud
     }
 
     fn wait_api(&self) {
-        eventually("the API answers", || match self.kubectl_code(&["get", "--raw", "/readyz"]) {
-            (0, ..) => Ok(()),
-            (_, _, err) => Err(err),
+        eventually("the API answers", || {
+            match self.kubectl_code(&["get", "--raw", "/readyz"]) {
+                (0, ..) => Ok(()),
+                (_, _, err) => Err(err),
+            }
         });
     }
 
     /// Starts cloud-bridge again.
     pub fn connect(&mut self) {
         let mut command = Command::new(edgebus());
-        command.arg("cloud-bridge").arg("--kubeconfig").arg(self.kubeconfig());
+        command
+            .arg("cloud-bridge")
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig());
         command.args(["--listen", &format!("127.0.0.1:{}", self.bridge_port)]);
         self.bridge = Some(Proc::start("cloud-bridge", &self.dir, command));
         eventually("cloud-bridge listens", || {
-            std::net::TcpStream::connect(("127.0.0.1", self.bridge_port)).map(drop).map_err(|e| e.to_string())
+            std::net::TcpStream::connect(("127.0.0.1", self.bridge_port))
+                .map(drop)
+                .map_err(|e| e.to_string())
         });
     }
 
@@ -84,7 +101,9 @@ impl Cloud {
     /// A bootstrap token, in a file.
     pub fn token(&self, node: Option<&str>) -> PathBuf {
         let mut command = Command::new(edgebus());
-        command.args(["token", "create", "--kubeconfig"]).arg(self.kubeconfig());
+        command
+            .args(["token", "create", "--kubeconfig"])
+            .arg(self.kubeconfig());
         if let Some(node) = node {
             command.args(["--node", node]);
         }
@@ -98,7 +117,11 @@ impl Cloud {
     /// kubectl: exit code, standard output, standard error.
     pub fn kubectl_code(&self, args: &[&str]) -> (i32, String, String) {
         let mut command = Command::new(tool("kubectl"));
-        command.arg("--kubeconfig").arg(self.kubeconfig()).arg("--cache-dir").arg(self.dir.join("kubectl"));
+        command
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .arg("--cache-dir")
+            .arg(self.dir.join("kubectl"));
         command.args(args);
         output(command, Duration::from_secs(90))
     }
@@ -114,7 +137,11 @@ impl Cloud {
     /// `kubectl apply -f -`: exit code and both outputs.
     pub fn apply_code(&self, yaml: &str) -> (i32, String) {
         let mut command = Command::new(tool("kubectl"));
-        command.arg("--kubeconfig").arg(self.kubeconfig()).arg("--cache-dir").arg(self.dir.join("kubectl"));
+        command
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .arg("--cache-dir")
+            .arg(self.dir.join("kubectl"));
         let mut child = command
             .args(["apply", "-f", "-"])
             .stdin(Stdio::piped())
@@ -123,11 +150,16 @@ impl Cloud {
             .spawn()
             .expect("kubectl starts");
         let mut stdin = child.stdin.take().expect("a piped standard input");
-        stdin.write_all(yaml.as_bytes()).expect("kubectl reads its input");
+        stdin
+            .write_all(yaml.as_bytes())
+            .expect("kubectl reads its input");
         drop(stdin);
         let out = child.wait_with_output().expect("kubectl ends");
         let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
-        (out.status.code().unwrap_or(-1), text(&out.stdout) + &text(&out.stderr))
+        (
+            out.status.code().unwrap_or(-1),
+            text(&out.stdout) + &text(&out.stderr),
+        )
     }
 
     /// `kubectl apply -f -`, which must succeed.
@@ -150,14 +182,31 @@ impl Cloud {
         let patch = serde_json::json!({"spec": {"properties": [{"name": property, "desired": {"value": value}}]}});
         // Lists in custom resources are replaced whole by a merge patch: change the one entry.
         let device_now = self.get("device", device).expect("the device is there");
-        let list = device_now["spec"]["properties"].as_array().cloned().unwrap_or_default();
+        let list = device_now["spec"]["properties"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         match list.iter().position(|p| p["name"] == property) {
             Some(i) => {
                 let op = serde_json::json!([{"op": "add", "path": format!("/spec/properties/{i}/desired"), "value": {"value": value}}]);
-                self.kubectl(&["patch", "device", device, "--type=json", "-p", &op.to_string()]);
+                self.kubectl(&[
+                    "patch",
+                    "device",
+                    device,
+                    "--type=json",
+                    "-p",
+                    &op.to_string(),
+                ]);
             }
             None => {
-                self.kubectl(&["patch", "device", device, "--type=merge", "-p", &patch.to_string()]);
+                self.kubectl(&[
+                    "patch",
+                    "device",
+                    device,
+                    "--type=merge",
+                    "-p",
+                    &patch.to_string(),
+                ]);
             }
         }
     }
@@ -165,16 +214,33 @@ impl Cloud {
     /// The reported value of a device's property in its DeviceStatus.
     pub fn reported(&self, device: &str, property: &str) -> Result<String, String> {
         let status = self.get("devicestatus", device)?;
-        let twins = status["status"]["twins"].as_array().cloned().unwrap_or_default();
-        let twin = twins.iter().find(|t| t["propertyName"] == property).ok_or_else(|| format!("no twin {property}: {status}"))?;
-        twin["reported"]["value"].as_str().map(str::to_owned).ok_or_else(|| format!("nothing reported: {twin}"))
+        let twins = status["status"]["twins"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let twin = twins
+            .iter()
+            .find(|t| t["propertyName"] == property)
+            .ok_or_else(|| format!("no twin {property}: {status}"))?;
+        twin["reported"]["value"]
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| format!("nothing reported: {twin}"))
     }
 }
 
 fn standalone(dir: &Path, port: u16, node_grace_s: u64) -> Proc {
     let mut command = Command::new(edgebus());
-    command.arg("standalone").arg("--data-dir").arg(dir.join("api"));
-    command.args(["--listen", &format!("127.0.0.1:{port}"), "--node-grace-s", &node_grace_s.to_string()]);
+    command
+        .arg("standalone")
+        .arg("--data-dir")
+        .arg(dir.join("api"));
+    command.args([
+        "--listen",
+        &format!("127.0.0.1:{port}"),
+        "--node-grace-s",
+        &node_grace_s.to_string(),
+    ]);
     command.arg("--kubeconfig").arg(dir.join("kubeconfig"));
     Proc::start("standalone", dir, command)
 }

@@ -44,16 +44,27 @@ impl Modbus {
             .expect("python3 starts");
         let stdin = child.stdin.take().expect("piped");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let mut device = Self { child, stdin, stdout, port: 0 };
+        let mut device = Self {
+            child,
+            stdin,
+            stdout,
+            port: 0,
+        };
         let hello = device.line();
-        device.port = hello["port"].as_u64().and_then(|p| u16::try_from(p).ok()).unwrap_or(0);
+        device.port = hello["port"]
+            .as_u64()
+            .and_then(|p| u16::try_from(p).ok())
+            .unwrap_or(0);
         device
     }
 
     fn line(&mut self) -> Value {
         let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("the device answers");
-        serde_json::from_str(&line).unwrap_or_else(|e| panic!("the Modbus device said {line:?}: {e}"))
+        self.stdout
+            .read_line(&mut line)
+            .expect("the device answers");
+        serde_json::from_str(&line)
+            .unwrap_or_else(|e| panic!("the Modbus device said {line:?}: {e}"))
     }
 
     fn ask(&mut self, command: &str) -> Value {
@@ -63,7 +74,10 @@ impl Modbus {
 
     /// A register.
     pub fn get(&mut self, address: u16) -> u16 {
-        self.ask(&format!("get {address}")).as_u64().and_then(|v| u16::try_from(v).ok()).expect("a register")
+        self.ask(&format!("get {address}"))
+            .as_u64()
+            .and_then(|v| u16::try_from(v).ok())
+            .expect("a register")
     }
 
     /// Changes a register at the device itself.
@@ -102,7 +116,9 @@ pub fn settings(node: &Node, role: &str) -> PathBuf {
 /// `mosquitto_pub` as a role of this node: exit code and what it said.
 pub fn mosquitto_pub(node: &Node, role: &str, args: &[&str]) -> (i32, String) {
     let mut command = Command::new("mosquitto_pub");
-    command.args(args).env("XDG_CONFIG_HOME", settings(node, role));
+    command
+        .args(args)
+        .env("XDG_CONFIG_HOME", settings(node, role));
     let (code, out, err) = output(command, Duration::from_secs(20));
     (code, out + &err)
 }
@@ -144,22 +160,34 @@ impl Sub {
             match self.lines.recv_timeout(Duration::from_secs(20)) {
                 Ok(line) if is(&line) => return line,
                 Ok(line) => seen.push(line),
-                Err(RecvTimeoutError::Timeout) => panic!("mosquitto_sub did not see {what}; it saw {seen:#?}"),
-                Err(RecvTimeoutError::Disconnected) => panic!("mosquitto_sub ended before {what}; it saw {seen:#?}"),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("mosquitto_sub did not see {what}; it saw {seen:#?}")
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("mosquitto_sub ended before {what}; it saw {seen:#?}")
+                }
             }
         }
     }
 
     /// The next message that fits: topic and payload.
     pub fn expect(&self, what: &str, is: impl Fn(&str, &str) -> bool) -> (String, String) {
-        let split = |line: &str| line.split_once(' ').map(|(t, p)| (t.to_owned(), p.to_owned()));
-        let line = self.until(what, |line| !line.starts_with("Client ") && split(line).is_some_and(|(t, p)| is(&t, &p)));
+        let split = |line: &str| {
+            line.split_once(' ')
+                .map(|(t, p)| (t.to_owned(), p.to_owned()))
+        };
+        let line = self.until(what, |line| {
+            !line.starts_with("Client ") && split(line).is_some_and(|(t, p)| is(&t, &p))
+        });
         split(&line).unwrap_or_default()
     }
 
     /// Messages that are here already.
     pub fn seen(&self) -> Vec<String> {
-        self.lines.try_iter().filter(|l| !l.starts_with("Client ")).collect()
+        self.lines
+            .try_iter()
+            .filter(|l| !l.starts_with("Client "))
+            .collect()
     }
 }
 

@@ -21,7 +21,11 @@ pub struct Node {
 impl Node {
     /// A node that is not started yet. Our mappers stand in its `mappers.d/`.
     pub fn new(dir: &Path, name: &str) -> Self {
-        let node = Self { name: name.to_owned(), dir: dir.join(name), warden: None };
+        let node = Self {
+            name: name.to_owned(),
+            dir: dir.join(name),
+            warden: None,
+        };
         std::fs::create_dir_all(node.mappers_dir()).expect("a folder for the node");
         for mapper in ["modbus", "virtual"] {
             let link = node.mappers_dir().join(mapper);
@@ -55,8 +59,18 @@ impl Node {
     /// `edgebus join` with a token of one's own: exit code and what it said.
     pub fn join_code(&self, cloud: &Cloud, token: &Path) -> (i32, String) {
         let mut command = Command::new(edgebus());
-        command.args(["join", "--server", &format!("127.0.0.1:{}", cloud.bridge_port), "--node", &self.name]);
-        command.arg("--token-file").arg(token).arg("--data-dir").arg(self.data_dir());
+        command.args([
+            "join",
+            "--server",
+            &format!("127.0.0.1:{}", cloud.bridge_port),
+            "--node",
+            &self.name,
+        ]);
+        command
+            .arg("--token-file")
+            .arg(token)
+            .arg("--data-dir")
+            .arg(self.data_dir());
         let (code, out, err) = output(command, Duration::from_secs(30));
         (code, out + &err)
     }
@@ -64,8 +78,14 @@ impl Node {
     /// Starts the warden and waits for its units.
     pub fn start(&mut self) {
         let mut command = Command::new(edgebus());
-        command.arg("node").args(["--node", &self.name, "--mqtt", "127.0.0.1:0"]);
-        command.arg("--data-dir").arg(self.data_dir()).arg("--run-dir").arg(self.run_dir());
+        command
+            .arg("node")
+            .args(["--node", &self.name, "--mqtt", "127.0.0.1:0"]);
+        command
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .arg("--run-dir")
+            .arg(self.run_dir());
         command.arg("--mappers-dir").arg(self.mappers_dir());
         // A state file of an earlier warden must not be taken for this one's.
         drop(std::fs::remove_file(self.run_dir().join("units.json")));
@@ -75,9 +95,17 @@ impl Node {
             let units = state["units"].as_object().cloned().unwrap_or_default();
             let down: Vec<_> = ["broker", "edged", "devicetwin", "modbus", "virtual"]
                 .iter()
-                .filter(|u| units.get(**u).is_none_or(|s| s["state"] != "up" && s["state"] != "running"))
+                .filter(|u| {
+                    units
+                        .get(**u)
+                        .is_none_or(|s| s["state"] != "up" && s["state"] != "running")
+                })
                 .collect();
-            if down.is_empty() && self.tcp_port() != 0 { Ok(()) } else { Err(format!("not up: {down:?}")) }
+            if down.is_empty() && self.tcp_port() != 0 {
+                Ok(())
+            } else {
+                Err(format!("not up: {down:?}"))
+            }
         });
     }
 
@@ -98,20 +126,30 @@ impl Node {
 
     /// `units.json`.
     pub fn state(&self) -> Result<Value, String> {
-        let text = std::fs::read_to_string(self.run_dir().join("units.json")).map_err(|e| format!("units.json: {e}"))?;
+        let text = std::fs::read_to_string(self.run_dir().join("units.json"))
+            .map_err(|e| format!("units.json: {e}"))?;
         serde_json::from_str(&text).map_err(|e| e.to_string())
     }
 
     /// Port of MQTT over TCP; 0 = not known yet.
     pub fn tcp_port(&self) -> u16 {
-        let tcp = self.state().ok().and_then(|s| s["tcp"].as_str().map(str::to_owned)).unwrap_or_default();
-        tcp.rsplit(':').next().and_then(|p| p.parse().ok()).unwrap_or(0)
+        let tcp = self
+            .state()
+            .ok()
+            .and_then(|s| s["tcp"].as_str().map(str::to_owned))
+            .unwrap_or_default();
+        tcp.rsplit(':')
+            .next()
+            .and_then(|p| p.parse().ok())
+            .unwrap_or(0)
     }
 
     /// Process of a unit.
     pub fn pid(&self, unit: &str) -> Result<u32, String> {
         let state = self.state()?;
-        let pid = state["units"][unit]["pid"].as_u64().and_then(|p| u32::try_from(p).ok());
+        let pid = state["units"][unit]["pid"]
+            .as_u64()
+            .and_then(|p| u32::try_from(p).ok());
         pid.ok_or_else(|| format!("{unit} has no process: {}", state["units"][unit]))
     }
 
@@ -119,9 +157,11 @@ impl Node {
     pub fn kill_unit(&self, unit: &str) {
         let before = eventually(&format!("{unit} runs"), || self.pid(unit));
         send(before, Signal::KILL);
-        eventually(&format!("{unit} is back by itself"), || match self.pid(unit) {
-            Ok(pid) if pid != before => Ok(()),
-            other => Err(format!("{other:?}")),
+        eventually(&format!("{unit} is back by itself"), || {
+            match self.pid(unit) {
+                Ok(pid) if pid != before => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         });
     }
 
@@ -136,8 +176,16 @@ impl Node {
 
     /// Processes of all units.
     pub fn pids(&self) -> Vec<u32> {
-        let units = self.state().ok().and_then(|s| s["units"].as_object().cloned()).unwrap_or_default();
-        units.values().filter_map(|u| u["pid"].as_u64()).filter_map(|p| u32::try_from(p).ok()).collect()
+        let units = self
+            .state()
+            .ok()
+            .and_then(|s| s["units"].as_object().cloned())
+            .unwrap_or_default();
+        units
+            .values()
+            .filter_map(|u| u["pid"].as_u64())
+            .filter_map(|p| u32::try_from(p).ok())
+            .collect()
     }
 
     /// `edgebus` with this node's folder: exit code, standard output, standard error.
@@ -166,12 +214,16 @@ impl Drop for Node {
             if !std::thread::panicking() {
                 warden.signal(Signal::TERM);
                 let end = std::time::Instant::now() + Duration::from_secs(8);
-                while std::time::Instant::now() < end && warden.child.try_wait().is_ok_and(|s| s.is_none()) {
+                while std::time::Instant::now() < end
+                    && warden.child.try_wait().is_ok_and(|s| s.is_none())
+                {
                     std::thread::sleep(Duration::from_millis(10));
                 }
             }
             drop(warden);
         }
-        self.pids().into_iter().for_each(|pid| send(pid, Signal::KILL));
+        self.pids()
+            .into_iter()
+            .for_each(|pid| send(pid, Signal::KILL));
     }
 }

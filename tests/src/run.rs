@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 /// The one patience knob: how long `eventually` waits, in seconds.
 fn patience() -> Duration {
-    let said = std::env::var("EDGEBUS_TEST_PATIENCE_S").ok().and_then(|s| s.parse().ok());
+    let said = std::env::var("EDGEBUS_TEST_PATIENCE_S")
+        .ok()
+        .and_then(|s| s.parse().ok());
     Duration::from_secs(said.unwrap_or(30))
 }
 
@@ -20,12 +22,18 @@ pub fn eventually<T>(what: &str, check: impl FnMut() -> Result<T, String>) -> T 
 
 /// The same with a patience of its own.
 #[track_caller]
-pub fn eventually_for<T>(patience: Duration, what: &str, mut check: impl FnMut() -> Result<T, String>) -> T {
+pub fn eventually_for<T>(
+    patience: Duration,
+    what: &str,
+    mut check: impl FnMut() -> Result<T, String>,
+) -> T {
     let end = Instant::now() + patience;
     loop {
         match check() {
             Ok(value) => return value,
-            Err(why) if Instant::now() > end => panic!("not within {patience:?}: {what}; last seen: {why}"),
+            Err(why) if Instant::now() > end => {
+                panic!("not within {patience:?}: {what}; last seen: {why}")
+            }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }
@@ -37,17 +45,25 @@ pub fn edgebus() -> PathBuf {
         return path.into();
     }
     let me = std::env::current_exe().expect("a running test has a path");
-    let built = me.ancestors().find(|p| p.ends_with("deps")).and_then(Path::parent).map(|p| p.join("edgebus"));
+    let built = me
+        .ancestors()
+        .find(|p| p.ends_with("deps"))
+        .and_then(Path::parent)
+        .map(|p| p.join("edgebus"));
     match built {
         Some(path) if path.exists() => path,
-        other => panic!("{other:?} is not built: run tests/run, or `cargo build --release -p edgebus` first"),
+        other => panic!(
+            "{other:?} is not built: run tests/run, or `cargo build --release -p edgebus` first"
+        ),
     }
 }
 
 /// A program of the tests' Python environment, else of the path.
 pub fn tool(name: &str) -> PathBuf {
     let venv = std::env::var_os("EDGEBUS_TEST_VENV").map(PathBuf::from);
-    venv.map(|v| v.join("bin").join(name)).filter(|p| p.exists()).unwrap_or_else(|| name.into())
+    venv.map(|v| v.join("bin").join(name))
+        .filter(|p| p.exists())
+        .unwrap_or_else(|| name.into())
 }
 
 /// A file of the tests.
@@ -67,13 +83,26 @@ impl Proc {
     /// Starts it. Logs are appended to `dir/name.log`.
     pub fn start(name: &str, dir: &Path, mut command: Command) -> Self {
         let log = dir.join(format!("{name}.log"));
-        let open = || File::options().create(true).append(true).open(&log).expect("a log can be opened");
+        let open = || {
+            File::options()
+                .create(true)
+                .append(true)
+                .open(&log)
+                .expect("a log can be opened")
+        };
         command.stdout(open()).stderr(open());
         if std::env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "info");
         }
-        let child = command.stdin(Stdio::null()).spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
-        Self { child, name: name.to_owned(), log }
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        Self {
+            child,
+            name: name.to_owned(),
+            log,
+        }
     }
 
     /// Its process id.
@@ -88,7 +117,11 @@ impl Proc {
 
     /// `kill -9`, and waits for its end.
     pub fn kill(&mut self) {
-        self.child.kill().and_then(|()| self.child.wait()).map(drop).unwrap_or_else(|e| panic!("cannot kill {}: {e}", self.name));
+        self.child
+            .kill()
+            .and_then(|()| self.child.wait())
+            .map(drop)
+            .unwrap_or_else(|e| panic!("cannot kill {}: {e}", self.name));
     }
 
     /// Sends a signal.
@@ -101,7 +134,9 @@ impl Proc {
         self.signal(rustix::process::Signal::TERM);
         eventually_for(wait, &format!("{} ends after SIGTERM", self.name), || {
             let ended = self.child.try_wait().map_err(|e| e.to_string())?;
-            ended.map(|s| s.code()).ok_or_else(|| "still running".to_owned())
+            ended
+                .map(|s| s.code())
+                .ok_or_else(|| "still running".to_owned())
         })
     }
 }
@@ -125,7 +160,10 @@ impl Drop for Proc {
 
 /// Sends a signal to a process that may be gone.
 pub fn send(pid: u32, signal: rustix::process::Signal) {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .expect("a process id");
     if let Err(e) = rustix::process::kill_process(pid, signal) {
         assert_eq!(e, rustix::io::Errno::SRCH, "cannot signal {pid:?}");
     }

@@ -69,6 +69,9 @@ pub struct Summary {
     pub violations: Vec<String>,
     /// Longest time until everything was back, and after which blow.
     pub slowest: (Duration, String),
+    /// What took longest to become true after the present blow, and since when we look.
+    longest: (Duration, String),
+    mark: Option<Instant>,
     /// The seed.
     pub seed: u64,
 }
@@ -84,6 +87,7 @@ impl std::fmt::Display for Summary {
             violations,
             slowest,
             seed,
+            ..
         } = self;
         writeln!(
             f,
@@ -224,10 +228,16 @@ pub fn run(spec: Spec, say: &mut dyn FnMut(&str)) -> Summary {
             }
             stage.strike(blow, &mut dice, &mut hit, &mut summary);
         }
+        summary.mark = Some(Instant::now());
+        summary.longest = Default::default();
         stage.check(&before, &hit, &named, &mut summary);
         let took = begun.elapsed();
         if took > summary.slowest.0 && !named.contains("Hang") {
-            summary.slowest = (took, named.clone());
+            let (long, what) = &summary.longest;
+            summary.slowest = (
+                took,
+                format!("{named}; {:.1} s of it until {what}", long.as_secs_f64()),
+            );
         }
         say(&format!(
             "{:>4} {named}: all well after {:.1} s",

@@ -54,23 +54,37 @@ fn a_desired_value_reaches_the_register_and_a_register_reaches_the_status() {
     let node = Node::joined(dir.path(), "gw", &cloud);
     eventually("the node is Ready", || {
         let out = cloud.kubectl_code(&["get", "nodes", "gw", "--no-headers"]);
-        if out.1.contains(" Ready ") { Ok(()) } else { Err(format!("{out:?}")) }
+        if out.1.contains(" Ready ") {
+            Ok(())
+        } else {
+            Err(format!("{out:?}"))
+        }
     });
 
     cloud.apply(&manifests(boiler.port));
-    eventually("the first desired value is in the register", || match boiler.get(2) {
-        40 => Ok(()),
-        other => Err(other.to_string()),
-    });
+    eventually(
+        "the first desired value is in the register",
+        || match boiler.get(2) {
+            40 => Ok(()),
+            other => Err(other.to_string()),
+        },
+    );
     eventually("both values are in the DeviceStatus", || {
-        match (cloud.reported("boiler-1", "target")?.as_str(), cloud.reported("boiler-1", "actual")?.as_str()) {
+        match (
+            cloud.reported("boiler-1", "target")?.as_str(),
+            cloud.reported("boiler-1", "actual")?.as_str(),
+        ) {
             ("40", "21") => Ok(()),
             other => Err(format!("{other:?}")),
         }
     });
     eventually("the device is online", || {
         let status = cloud.get("devicestatus", "boiler-1")?;
-        if status["status"]["state"] == "online" { Ok(()) } else { Err(status["status"].to_string()) }
+        if status["status"]["state"] == "online" {
+            Ok(())
+        } else {
+            Err(status["status"].to_string())
+        }
     });
 
     let twin = Sub::start(&node, "viewer", "edge/v1/twin/#");
@@ -79,22 +93,36 @@ fn a_desired_value_reaches_the_register_and_a_register_reaches_the_status() {
         95 => Ok(()),
         other => Err(other.to_string()),
     });
-    let (topic, _) = twin.expect("the twin with 95 reported", |_, payload| payload.contains(r#""reported":95"#));
+    let (topic, _) = twin.expect("the twin with 95 reported", |_, payload| {
+        payload.contains(r#""reported":95"#)
+    });
     assert_eq!(topic, "edge/v1/twin/default/boiler-1");
     boiler.set(3, 77);
-    eventually("a change at the device is in the DeviceStatus", || match cloud.reported("boiler-1", "actual")?.as_str() {
-        "77" => Ok(()),
-        other => Err(other.to_owned()),
-    });
-    assert_eq!(boiler.writes(), [(2, 40), (2, 95)], "each desired value is written once");
+    eventually(
+        "a change at the device is in the DeviceStatus",
+        || match cloud.reported("boiler-1", "actual")?.as_str() {
+            "77" => Ok(()),
+            other => Err(other.to_owned()),
+        },
+    );
+    assert_eq!(
+        boiler.writes(),
+        [(2, 40), (2, 95)],
+        "each desired value is written once"
+    );
 
     let listed = cloud.kubectl(&["get", "devices"]);
-    assert!(listed.contains("boiler-1") && listed.contains("gw") && listed.contains("modbus"), "{listed}");
+    assert!(
+        listed.contains("boiler-1") && listed.contains("gw") && listed.contains("modbus"),
+        "{listed}"
+    );
 
     cloud.kubectl(&["delete", "device", "boiler-1"]);
-    eventually("nothing of the device is left on the bus", || match node.retained("edge/v1/twin/default/boiler-1") {
-        Err(e) if e.contains("nothing is retained") => Ok(()),
-        other => Err(format!("{other:?}")),
+    eventually("nothing of the device is left on the bus", || {
+        match node.retained("edge/v1/twin/default/boiler-1") {
+            Err(e) if e.contains("nothing is retained") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     });
     eventually("the polling has stopped", || {
         let before = boiler.reads();
@@ -104,8 +132,10 @@ fn a_desired_value_reaches_the_register_and_a_register_reaches_the_status() {
             more => Err(format!("{more} questions in 0.7 s")),
         }
     });
-    eventually("its status is gone too", || match cloud.get("devicestatus", "boiler-1") {
-        Err(e) if e.contains("not found") => Ok(()),
-        other => Err(format!("{other:?}")),
+    eventually("its status is gone too", || {
+        match cloud.get("devicestatus", "boiler-1") {
+            Err(e) if e.contains("not found") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     });
 }

@@ -1,15 +1,21 @@
 //! The command line, as one table of contents: what a newcomer reads with `--help`.
 
 use crate::paths;
-use edgebus_bus::ROOT;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use edgebus_bus::ROOT;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Kubernetes for gateways and devices, over one MQTT bus.
 #[derive(Parser)]
-#[command(name = "edgebus", version, about, propagate_version = true, max_term_width = 110,
-    after_help = "First try:  edgebus demo\nA gateway:  edgebus join --server HOST:10350 --token-file FILE && edgebus node\n\nExit codes: 0 done, 1 failed, 64 wrong usage or configuration.")]
+#[command(
+    name = "edgebus",
+    version,
+    about,
+    propagate_version = true,
+    max_term_width = 110,
+    after_help = "First try:  edgebus demo\nA gateway:  edgebus join --server HOST:10350 --token-file FILE && edgebus node\n\nExit codes: 0 done, 1 failed, 64 wrong usage or configuration."
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

@@ -13,11 +13,21 @@ use tokio_util::sync::CancellationToken;
 
 /// `edgebus cloud-bridge`.
 pub async fn bridge(args: BridgeArgs) -> Result<()> {
-    let mut config = edgebus_bridge::Config { kubeconfig: args.kubeconfig, names: args.advertise, health: args.health, namespace: args.namespace, secret_namespaces: args.secret_namespaces, object_namespaces: args.object_namespaces, ..Default::default() };
+    let mut config = edgebus_bridge::Config {
+        kubeconfig: args.kubeconfig,
+        names: args.advertise,
+        health: args.health,
+        namespace: args.namespace,
+        secret_namespaces: args.secret_namespaces,
+        object_namespaces: args.object_namespaces,
+        ..Default::default()
+    };
     if let Some(s) = args.cert_life_s {
         config.cert_life = Duration::from_secs(s);
     }
-    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("listening on {}", args.listen))?;
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
     edgebus_bridge::run(config, listener, stop).await
@@ -30,7 +40,9 @@ pub async fn standalone(args: StandaloneArgs) -> Result<()> {
     config.sans = args.sans;
     config.kubeconfig = args.kubeconfig;
     config.node_grace = Duration::from_secs(args.node_grace_s);
-    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("listening on {}", args.listen))?;
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
     edgebus_standalone::run(config, listener, stop).await
@@ -39,18 +51,45 @@ pub async fn standalone(args: StandaloneArgs) -> Result<()> {
 /// `edgebus token …`.
 pub async fn token(command: TokenCommand) -> Result<()> {
     match command {
-        TokenCommand::Create { cluster, node, hours, uses } => {
-            let node = node.map(NodeName::new).transpose().map_err(|e| BadConfig(e.to_string()))?;
-            let spec = TokenSpec { namespace: cluster.namespace, life: Duration::from_secs(u64::from(hours) * 3600), uses, node };
-            println!("{}", edgebus_bridge::token_create(cluster.kubeconfig, spec).await?);
+        TokenCommand::Create {
+            cluster,
+            node,
+            hours,
+            uses,
+        } => {
+            let node = node
+                .map(NodeName::new)
+                .transpose()
+                .map_err(|e| BadConfig(e.to_string()))?;
+            let spec = TokenSpec {
+                namespace: cluster.namespace,
+                life: Duration::from_secs(u64::from(hours) * 3600),
+                uses,
+                node,
+            };
+            println!(
+                "{}",
+                edgebus_bridge::token_create(cluster.kubeconfig, spec).await?
+            );
         }
         TokenCommand::List { cluster } => {
             let tokens = edgebus_bridge::token_list(cluster.kubeconfig, &cluster.namespace).await?;
             let rows: Vec<_> = tokens
                 .into_iter()
-                .map(|t| vec![t.id, t.expires, t.uses_left.to_string(), t.node.unwrap_or_else(|| "any".into()), if t.expired { "expired" } else { "" }.into()])
+                .map(|t| {
+                    vec![
+                        t.id,
+                        t.expires,
+                        t.uses_left.to_string(),
+                        t.node.unwrap_or_else(|| "any".into()),
+                        if t.expired { "expired" } else { "" }.into(),
+                    ]
+                })
                 .collect();
-            print!("{}", table::print(&["ID", "EXPIRES", "USES LEFT", "NODE", ""], &rows));
+            print!(
+                "{}",
+                table::print(&["ID", "EXPIRES", "USES LEFT", "NODE", ""], &rows)
+            );
         }
         TokenCommand::Delete { cluster, id } => {
             if !edgebus_bridge::token_delete(cluster.kubeconfig, &cluster.namespace, &id).await? {
@@ -67,8 +106,21 @@ pub async fn nodes(command: NodesCommand) -> Result<()> {
     match command {
         NodesCommand::List { cluster } => {
             let nodes = edgebus_bridge::node_list(cluster.kubeconfig, &cluster.namespace).await?;
-            let rows: Vec<_> = nodes.into_iter().map(|n| vec![n.node, n.cert_until, n.key_id, if n.revoked { "revoked" } else { "" }.into()]).collect();
-            print!("{}", table::print(&["NODE", "CERTIFICATE UNTIL", "SEALING KEY", ""], &rows));
+            let rows: Vec<_> = nodes
+                .into_iter()
+                .map(|n| {
+                    vec![
+                        n.node,
+                        n.cert_until,
+                        n.key_id,
+                        if n.revoked { "revoked" } else { "" }.into(),
+                    ]
+                })
+                .collect();
+            print!(
+                "{}",
+                table::print(&["NODE", "CERTIFICATE UNTIL", "SEALING KEY", ""], &rows)
+            );
         }
         NodesCommand::Revoke { cluster, node } => {
             edgebus_bridge::node_revoke(cluster.kubeconfig, &cluster.namespace, &node).await?;

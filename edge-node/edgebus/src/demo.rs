@@ -27,7 +27,10 @@ struct Steps(Instant);
 
 impl Steps {
     fn done(&self, what: &str, detail: impl std::fmt::Display) {
-        println!("  {:6.2} s  {what:<16} {detail}", self.0.elapsed().as_secs_f64());
+        println!(
+            "  {:6.2} s  {what:<16} {detail}",
+            self.0.elapsed().as_secs_f64()
+        );
     }
 }
 
@@ -35,11 +38,19 @@ impl Steps {
 pub async fn run(args: DemoArgs) -> Result<()> {
     let (dir, keep) = match &args.dir {
         Some(dir) => (dir.clone(), true),
-        None => (std::env::temp_dir().join(format!("edgebus-demo-{}", std::process::id())), false),
+        None => (
+            std::env::temp_dir().join(format!("edgebus-demo-{}", std::process::id())),
+            false,
+        ),
     };
     private_dir(&dir)?;
-    let dir = dir.canonicalize().with_context(|| format!("the folder {}", dir.display()))?;
-    println!("edgebus demo: all of it runs on this machine, in {}. Ctrl-C ends it and cleans up.\n", dir.display());
+    let dir = dir
+        .canonicalize()
+        .with_context(|| format!("the folder {}", dir.display()))?;
+    println!(
+        "edgebus demo: all of it runs on this machine, in {}. Ctrl-C ends it and cleans up.\n",
+        dir.display()
+    );
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
     let mut parts = Parts::new(&dir)?;
@@ -60,30 +71,70 @@ pub async fn run(args: DemoArgs) -> Result<()> {
 
 fn private_dir(dir: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("making {}", dir.display()))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("making {}", dir.display()))
 }
 
-async fn show(args: &DemoArgs, dir: &Path, parts: &mut Parts, stop: &CancellationToken) -> Result<()> {
+async fn show(
+    args: &DemoArgs,
+    dir: &Path,
+    parts: &mut Parts,
+    stop: &CancellationToken,
+) -> Result<()> {
     let steps = Steps(Instant::now());
     let pump = Pump::start(stop.clone()).await?;
 
     let kubeconfig = dir.join("kubeconfig");
     parts.start(
         "standalone",
-        &["standalone", "--listen", &args.listen.to_string(), "--data-dir", &text(&dir.join("api")), "--kubeconfig", &text(&kubeconfig)],
+        &[
+            "standalone",
+            "--listen",
+            &args.listen.to_string(),
+            "--data-dir",
+            &text(&dir.join("api")),
+            "--kubeconfig",
+            &text(&kubeconfig),
+        ],
     )?;
-    let operator = parts.until("standalone", WAIT, || async { Operator::connect(&kubeconfig).await }).await?;
+    let operator = parts
+        .until("standalone", WAIT, || async {
+            Operator::connect(&kubeconfig).await
+        })
+        .await?;
     steps.done("control plane", operator.url());
 
     let port = parts::free_port()?;
     let bridge = format!("127.0.0.1:{port}");
-    parts.start("cloud-bridge", &["cloud-bridge", "--listen", &bridge, "--kubeconfig", &text(&kubeconfig)])?;
-    parts.until("cloud-bridge", WAIT, || async { Ok(tokio::net::TcpStream::connect(&bridge).await.map(drop)?) }).await?;
+    parts.start(
+        "cloud-bridge",
+        &[
+            "cloud-bridge",
+            "--listen",
+            &bridge,
+            "--kubeconfig",
+            &text(&kubeconfig),
+        ],
+    )?;
+    parts
+        .until("cloud-bridge", WAIT, || async {
+            Ok(tokio::net::TcpStream::connect(&bridge).await.map(drop)?)
+        })
+        .await?;
     steps.done("cloud-bridge", &bridge);
 
-    let token = edgebus_bridge::token_create(Some(kubeconfig.clone()), edgebus_bridge::TokenSpec::default()).await?;
+    let token = edgebus_bridge::token_create(
+        Some(kubeconfig.clone()),
+        edgebus_bridge::TokenSpec::default(),
+    )
+    .await?;
     let data = dir.join("node");
-    let token = token.parse().map_err(|e| anyhow::anyhow!("the new token: {e}"))?;
+    let token = token
+        .parse()
+        .map_err(|e| anyhow::anyhow!("the new token: {e}"))?;
     let mut spec = edgebus_link::JoinSpec::new(bridge, token, data.join("link"));
     spec.node = Some(NODE.parse()?);
     edgebus_link::join(spec).await?;
@@ -94,35 +145,79 @@ async fn show(args: &DemoArgs, dir: &Path, parts: &mut Parts, stop: &Cancellatio
     for mapper in ["modbus", "virtual"] {
         let place = mappers.join(mapper);
         if !place.exists() {
-            std::os::unix::fs::symlink(std::env::current_exe()?, &place).with_context(|| format!("linking {}", place.display()))?;
+            std::os::unix::fs::symlink(std::env::current_exe()?, &place)
+                .with_context(|| format!("linking {}", place.display()))?;
         }
     }
     let run = dir.join("run");
     parts.start(
         "node",
-        &["node", "--node", NODE, "--mqtt", &args.mqtt.to_string(), "--data-dir", &text(&data), "--run-dir", &text(&run), "--mappers-dir", &text(&mappers)],
+        &[
+            "node",
+            "--node",
+            NODE,
+            "--mqtt",
+            &args.mqtt.to_string(),
+            "--data-dir",
+            &text(&data),
+            "--run-dir",
+            &text(&run),
+            "--mappers-dir",
+            &text(&mappers),
+        ],
     )?;
     parts
         .until("node", WAIT, || async {
             let node = operator.get("v1", "Node", None, NODE).await?;
-            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            match conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True") {
+            let conditions = node["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            match conditions
+                .iter()
+                .any(|c| c["type"] == "Ready" && c["status"] == "True")
+            {
                 true => Ok(()),
                 false => bail!("node {NODE} is not Ready yet"),
             }
         })
         .await?;
-    steps.done("node Ready", format!("{NODE}: broker, link, edged, devicetwin, mappers modbus and virtual"));
+    steps.done(
+        "node Ready",
+        format!("{NODE}: broker, link, edged, devicetwin, mappers modbus and virtual"),
+    );
 
     for object in device(pump.port) {
         operator.apply(&object).await?;
     }
-    let status = parts.until("node", WAIT, || async { reported(&operator, "pressure").await }).await?;
-    steps.done("device online", format!("pump, Modbus TCP at 127.0.0.1:{}: pressure {status} bar", pump.port));
+    let status = parts
+        .until("node", WAIT, || async {
+            reported(&operator, "pressure").await
+        })
+        .await?;
+    steps.done(
+        "device online",
+        format!(
+            "pump, Modbus TCP at 127.0.0.1:{}: pressure {status} bar",
+            pump.port
+        ),
+    );
 
     let (to_register, to_status) = desire(&operator, &pump, parts, "1500").await?;
-    steps.done("desired → device", format!("speed 1500 is in the register after {:.1} ms", to_register.as_secs_f64() * 1e3));
-    steps.done("device → status", format!("and in the DeviceStatus after {:.1} ms", to_status.as_secs_f64() * 1e3));
+    steps.done(
+        "desired → device",
+        format!(
+            "speed 1500 is in the register after {:.1} ms",
+            to_register.as_secs_f64() * 1e3
+        ),
+    );
+    steps.done(
+        "device → status",
+        format!(
+            "and in the DeviceStatus after {:.1} ms",
+            to_status.as_secs_f64() * 1e3
+        ),
+    );
 
     next_steps(dir, &kubeconfig, &run)?;
     if args.once {
@@ -161,20 +256,42 @@ fn device(port: u16) -> [Value; 2] {
 }
 
 async fn reported(operator: &Operator, property: &str) -> Result<String> {
-    let status = operator.get("devices.kubeedge.io/v1beta1", "DeviceStatus", Some("default"), "pump").await?;
-    let twins = status["status"]["twins"].as_array().cloned().unwrap_or_default();
-    let value = twins.iter().find(|t| t["propertyName"] == property).and_then(|t| t["reported"]["value"].as_str());
-    value.map(str::to_owned).with_context(|| format!("{property} has not been reported yet"))
+    let status = operator
+        .get(
+            "devices.kubeedge.io/v1beta1",
+            "DeviceStatus",
+            Some("default"),
+            "pump",
+        )
+        .await?;
+    let twins = status["status"]["twins"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let value = twins
+        .iter()
+        .find(|t| t["propertyName"] == property)
+        .and_then(|t| t["reported"]["value"].as_str());
+    value
+        .map(str::to_owned)
+        .with_context(|| format!("{property} has not been reported yet"))
 }
 
 /// Changes the desired speed as `kubectl patch` would, and measures both ways.
-async fn desire(operator: &Operator, pump: &Pump, parts: &mut Parts, speed: &str) -> Result<(Duration, Duration)> {
+async fn desire(
+    operator: &Operator,
+    pump: &Pump,
+    parts: &mut Parts,
+    speed: &str,
+) -> Result<(Duration, Duration)> {
     let wanted: u16 = speed.parse()?;
     let begin = Instant::now();
     operator
         .patch("devices.kubeedge.io/v1beta1", "Device", "default", "pump", &json!([{"op": "add", "path": "/spec/properties/0/desired", "value": {"value": speed}}]))
         .await?;
-    tokio::time::timeout(WAIT, pump.reaches(wanted)).await.context("the register did not change")?;
+    tokio::time::timeout(WAIT, pump.reaches(wanted))
+        .await
+        .context("the register did not change")?;
     let to_register = begin.elapsed();
     parts
         .until("node", WAIT, || async {
@@ -214,14 +331,23 @@ fn next_steps(dir: &Path, kubeconfig: &Path, run: &Path) -> Result<()> {
 /// Prints the twin whenever it changes.
 async fn watch(run: &Path) -> Result<()> {
     let socket: PathBuf = run.join("admin/admin.sock");
-    let bus = Bus::connect(ConnectOptions::visitor(Address::Unix(socket), Name::new("operator")?), CancellationToken::new());
-    let topic = Topic::Twin { ns: Name::new("default")?, name: Name::new("pump")? };
+    let bus = Bus::connect(
+        ConnectOptions::visitor(Address::Unix(socket), Name::new("operator")?),
+        CancellationToken::new(),
+    );
+    let topic = Topic::Twin {
+        ns: Name::new("default")?,
+        name: Name::new("pump")?,
+    };
     let mut twins = bus.collection([topic.to_string()]).await?.mirror();
     while let Some(change) = twins.next().await {
         if let Change::Set { payload, .. } = change? {
             let twin: Twin = payload::read(&payload)?;
             let shown = |p: &str, which: fn(&payload::TwinProp) -> Option<&Value>| {
-                twin.props.get(p).and_then(which).map_or("-".to_owned(), Value::to_string)
+                twin.props
+                    .get(p)
+                    .and_then(which)
+                    .map_or("-".to_owned(), Value::to_string)
             };
             println!(
                 "  speed desired {} reported {}   pressure {} bar   {:?}",

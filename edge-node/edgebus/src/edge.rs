@@ -1,7 +1,7 @@
 //! The processes and commands of an edge node.
 
-use crate::signals::stop_on_signal;
 use crate::cli::{BrokerArgs, JoinArgs, NodeArgs, ResetArgs, UnitCommand};
+use crate::signals::stop_on_signal;
 use anyhow::{Context, Result, bail};
 use edgebus_bus::NodeName;
 use edgebus_client::unit::BadConfig;
@@ -40,13 +40,19 @@ pub fn unit(command: UnitCommand) -> ExitCode {
             .await
         }),
         UnitCommand::Edged(rest) => one_thread(async move {
-            main(&rest.args, |welcome, bus, stop| async move { edgebus_edged::run(edgebus_edged::Config::new(&welcome)?, bus, stop).await }).await
+            main(&rest.args, |welcome, bus, stop| async move {
+                edgebus_edged::run(edgebus_edged::Config::new(&welcome)?, bus, stop).await
+            })
+            .await
         }),
         UnitCommand::Devicetwin(rest) => one_thread(async move {
             main(&rest.args, |welcome, bus, stop| async move {
-                let config = edgebus_devicetwin::Config { node: Some(welcome.node.parse()?) };
+                let config = edgebus_devicetwin::Config {
+                    node: Some(welcome.node.parse()?),
+                };
                 Ok(edgebus_devicetwin::run(config, bus, stop).await?)
-            }).await
+            })
+            .await
         }),
         UnitCommand::MapperModbus(rest) => sdk::main(edgebus_mapper_modbus::Modbus, &rest.args),
         UnitCommand::MapperVirtual(rest) => sdk::main(edgebus_mapper_virtual::Virtual, &rest.args),
@@ -98,7 +104,8 @@ fn enrolled_name(dir: &Path) -> Option<String> {
 }
 
 fn host_name() -> Result<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("reading the host name; say --node NAME")?;
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .context("reading the host name; say --node NAME")?;
     Ok(name.trim().to_lowercase())
 }
 
@@ -110,15 +117,28 @@ pub async fn join(args: JoinArgs) -> Result<()> {
     if args.token_file.as_os_str() == "-" {
         if std::io::stdin().is_terminal() {
             eprintln!("Paste the token of `edgebus token create` and press Enter:");
-            std::io::stdin().lock().take(MOST).read_line(&mut token).context("reading the token")?;
+            std::io::stdin()
+                .lock()
+                .take(MOST)
+                .read_line(&mut token)
+                .context("reading the token")?;
         } else {
-            std::io::stdin().take(MOST).read_to_string(&mut token).context("reading the token")?;
+            std::io::stdin()
+                .take(MOST)
+                .read_to_string(&mut token)
+                .context("reading the token")?;
         }
     } else {
-        let file = std::fs::File::open(&args.token_file).with_context(|| format!("cannot open {}", args.token_file.display()))?;
-        file.take(MOST).read_to_string(&mut token).with_context(|| format!("cannot read {}", args.token_file.display()))?;
+        let file = std::fs::File::open(&args.token_file)
+            .with_context(|| format!("cannot open {}", args.token_file.display()))?;
+        file.take(MOST)
+            .read_to_string(&mut token)
+            .with_context(|| format!("cannot read {}", args.token_file.display()))?;
     }
-    let token = token.trim().parse().map_err(|e| BadConfig(format!("the token is no edgebus token: {e}")))?;
+    let token = token
+        .trim()
+        .parse()
+        .map_err(|e| BadConfig(format!("the token is no edgebus token: {e}")))?;
     let mut spec = JoinSpec::new(args.server, token, args.data_dir.join(LINK));
     if let Some(name) = args.node {
         spec.node = Some(NodeName::new(name).map_err(|e| BadConfig(e.to_string()))?);
@@ -135,7 +155,10 @@ pub fn reset(args: &ResetArgs) -> Result<()> {
         if !std::io::stdin().is_terminal() {
             bail!("this forgets the node's keys; say --yes");
         }
-        eprint!("Forget the keys in {}? The node has to join again. [y/N] ", args.data_dir.join(LINK).display());
+        eprint!(
+            "Forget the keys in {}? The node has to join again. [y/N] ",
+            args.data_dir.join(LINK).display()
+        );
         std::io::stderr().flush()?;
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
@@ -144,6 +167,13 @@ pub fn reset(args: &ResetArgs) -> Result<()> {
         }
     }
     let had = edgebus_link::reset(&args.data_dir.join(LINK))?;
-    println!("{}", if had { "forgotten; this node belongs to no cloud now" } else { "this node had not joined" });
+    println!(
+        "{}",
+        if had {
+            "forgotten; this node belongs to no cloud now"
+        } else {
+            "this node had not joined"
+        }
+    );
     Ok(())
 }

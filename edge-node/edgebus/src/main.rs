@@ -47,7 +47,11 @@ fn main() -> ExitCode {
 #[cfg(feature = "edge")]
 fn by_name(args: &[OsString]) -> Option<ExitCode> {
     let name = Path::new(args.first()?).file_name()?.to_str()?;
-    let rest: Vec<String> = args.get(1..)?.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+    let rest: Vec<String> = args
+        .get(1..)?
+        .iter()
+        .map(|a| a.to_string_lossy().into_owned())
+        .collect();
     edge::mapper(name, &rest)
 }
 
@@ -74,7 +78,12 @@ fn start(command: Command) -> ExitCode {
         #[cfg(feature = "cloud")]
         Command::Nodes(command) => small(cloud::nodes(command)),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "edgebus", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "edgebus",
+                &mut std::io::stdout(),
+            );
             ExitCode::SUCCESS
         }
         #[cfg(feature = "edge")]
@@ -95,7 +104,10 @@ fn daemon(level: &str, body: impl Future<Output = anyhow::Result<()>>) -> ExitCo
 }
 
 fn on_one_thread(body: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(body)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(body)
 }
 
 /// Maps an error to its exit code, and says it once.
@@ -104,13 +116,19 @@ fn end(outcome: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             // A reader that has seen enough (`| head`) is no failure.
-            let pipe = e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe);
+            let pipe = e
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe);
             if pipe {
                 return ExitCode::SUCCESS;
             }
             eprintln!("edgebus: {e:#}");
             let usage = e.is::<edgebus_client::unit::BadConfig>();
-            if usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+            if usage {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -10,8 +10,10 @@ pub fn print(head: &[&str], rows: &[Vec<String>]) -> String {
     }
     let mut out = String::new();
     let mut line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded: Vec<String> =
-            cells.zip(&width).map(|(cell, w)| format!("{cell}{}", " ".repeat(w - cell.chars().count().min(*w)))).collect();
+        let padded: Vec<String> = cells
+            .zip(&width)
+            .map(|(cell, w)| format!("{cell}{}", " ".repeat(w - cell.chars().count().min(*w))))
+            .collect();
         out += padded.join("   ").trim_end();
         out.push('\n');
     };
@@ -26,7 +28,13 @@ pub fn print(head: &[&str], rows: &[Vec<String>]) -> String {
 mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [vec!["a".to_owned(), "x".to_owned()], vec!["long".to_owned(), "é".to_owned()]];
-        assert_eq!(super::print(&["NAME", "V"], &rows), "NAME   V\na      x\nlong   é\n");
+        let rows = [
+            vec!["a".to_owned(), "x".to_owned()],
+            vec!["long".to_owned(), "é".to_owned()],
+        ];
+        assert_eq!(
+            super::print(&["NAME", "V"], &rows),
+            "NAME   V\na      x\nlong   é\n"
+        );
     }
 }

@@ -19,7 +19,10 @@ const WAIT: Duration = Duration::from_secs(10);
 async fn connect(visit: &Visit) -> Result<Bus> {
     let socket = visit.run_dir.join("admin/admin.sock");
     if !socket.exists() {
-        bail!("no edge node runs here: {} does not exist (start one with `edgebus node`, or say --run-dir)", socket.display());
+        bail!(
+            "no edge node runs here: {} does not exist (start one with `edgebus node`, or say --run-dir)",
+            socket.display()
+        );
     }
     let options = ConnectOptions::visitor(Address::Unix(socket), Name::new("operator")?);
     let bus = Bus::connect(options, CancellationToken::new());
@@ -46,8 +49,12 @@ pub async fn get(args: &GetArgs) -> Result<()> {
     found.retain(|topic, _| {
         let mut ends = topic.rsplit('/');
         let (name, ns) = (ends.next().unwrap_or(""), ends.next().unwrap_or(""));
-        let named = args.name.as_deref().is_none_or(|n| topic.split('/').any(|level| level == n) && (n == name || kind != "twins"));
-        named && (args.namespace.as_deref().is_none_or(|n| n == ns) || !topic.contains("/twin/") && !topic.contains("/obj/"))
+        let named = args.name.as_deref().is_none_or(|n| {
+            topic.split('/').any(|level| level == n) && (n == name || kind != "twins")
+        });
+        named
+            && (args.namespace.as_deref().is_none_or(|n| n == ns)
+                || !topic.contains("/twin/") && !topic.contains("/obj/"))
     });
     if let Some(name) = args.name.as_deref().filter(|_| found.is_empty()) {
         bail!("{kind} {name:?} is not on this node");
@@ -85,10 +92,22 @@ fn shown(kind: &str, found: &BTreeMap<String, bytes::Bytes>) -> Result<String> {
         let parsed = Topic::parse(topic)?;
         rows.push(match parsed {
             Topic::Twin { ns, name } => {
-                head = &["NAMESPACE", "NAME", "MODEL", "MAPPER", "STATE", "SYNCED", "VALUES"];
+                head = &[
+                    "NAMESPACE",
+                    "NAME",
+                    "MODEL",
+                    "MAPPER",
+                    "STATE",
+                    "SYNCED",
+                    "VALUES",
+                ];
                 let twin: Twin = payload::read(payload)?;
                 let synced = twin.props.values().filter(|p| p.synced).count();
-                let values: Vec<String> = twin.props.iter().map(|(p, v)| format!("{p}={}", plain(v.reported.as_ref()))).collect();
+                let values: Vec<String> = twin
+                    .props
+                    .iter()
+                    .map(|(p, v)| format!("{p}={}", plain(v.reported.as_ref())))
+                    .collect();
                 vec![
                     ns.to_string(),
                     name.to_string(),
@@ -107,7 +126,13 @@ fn shown(kind: &str, found: &BTreeMap<String, bytes::Bytes>) -> Result<String> {
                     Up::Degraded => "degraded",
                     Up::Down => "down",
                 };
-                vec![c.to_string(), state.into(), h.pid.to_string(), h.version, h.why.unwrap_or_default()]
+                vec![
+                    c.to_string(),
+                    state.into(),
+                    h.pid.to_string(),
+                    h.version,
+                    h.why.unwrap_or_default(),
+                ]
             }
             Topic::MapperHello { m } => {
                 head = &["MAPPER", "PROTOCOL", "VERSION", "FEATURES"];
@@ -115,7 +140,15 @@ fn shown(kind: &str, found: &BTreeMap<String, bytes::Bytes>) -> Result<String> {
                 vec![m.to_string(), h.protocol, h.version, h.features.join(",")]
             }
             Topic::Link {} => {
-                head = &["STATE", "SINCE", "RTT MS", "WAITING", "DROPPED", "CERTIFICATE UNTIL", "WHY"];
+                head = &[
+                    "STATE",
+                    "SINCE",
+                    "RTT MS",
+                    "WAITING",
+                    "DROPPED",
+                    "CERTIFICATE UNTIL",
+                    "WHY",
+                ];
                 let l: LinkState = payload::read(payload)?;
                 vec![
                     format!("{:?}", l.state).to_lowercase(),
@@ -130,9 +163,21 @@ fn shown(kind: &str, found: &BTreeMap<String, bytes::Bytes>) -> Result<String> {
             Topic::NodeStatus {} => {
                 head = &["NODE", "READY", "CPU", "MEMORY", "KERNEL", "ARCH"];
                 let s: payload::NodeStatus = payload::read(payload)?;
-                let at = |path: &str| Value::Object(s.status.clone()).pointer(path).map_or("-".into(), |v| plain(Some(v)));
-                let ready = s.status.get("conditions").and_then(Value::as_array).into_iter().flatten();
-                let ready = ready.filter(|c| c["type"] == "Ready").map(|c| plain(c.get("status"))).next();
+                let at = |path: &str| {
+                    Value::Object(s.status.clone())
+                        .pointer(path)
+                        .map_or("-".into(), |v| plain(Some(v)))
+                };
+                let ready = s
+                    .status
+                    .get("conditions")
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten();
+                let ready = ready
+                    .filter(|c| c["type"] == "Ready")
+                    .map(|c| plain(c.get("status")))
+                    .next();
                 vec![
                     s.node.clone(),
                     ready.unwrap_or_else(|| "-".into()),
@@ -144,7 +189,11 @@ fn shown(kind: &str, found: &BTreeMap<String, bytes::Bytes>) -> Result<String> {
             }
             Topic::Obj { kind: of, ns, name } => {
                 let obj: Obj = payload::read(payload)?;
-                let name = if kind == "all" || kind == "objects" { format!("{of}/{name}") } else { name.to_string() };
+                let name = if kind == "all" || kind == "objects" {
+                    format!("{of}/{name}")
+                } else {
+                    name.to_string()
+                };
                 vec![ns.to_string(), name, obj.rev.to_string(), obj.uid]
             }
             other => vec![other.to_string()],
@@ -220,7 +269,9 @@ pub async fn publish(args: &PubArgs) -> Result<()> {
             std::io::stdin().take(limit).read_to_end(&mut all)?;
             all
         }
-        (None, Some(path)) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
+        (None, Some(path)) => {
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?
+        }
         (None, None) => Vec::new(),
         (Some(_), Some(_)) => bail!("say the payload or --file, not both"),
     };
@@ -240,7 +291,9 @@ pub fn explained(asked: Option<&str>) -> Result<()> {
     };
     let rows = explain::explain(asked);
     if rows.is_empty() {
-        bail!("nothing in the topic table fits {asked:?}; `edgebus explain` alone prints the whole table");
+        bail!(
+            "nothing in the topic table fits {asked:?}; `edgebus explain` alone prints the whole table"
+        );
     }
     Ok(writeln!(out, "{}", rows.join("\n\n"))?)
 }
@@ -249,7 +302,13 @@ pub fn explained(asked: Option<&str>) -> Result<()> {
 mod tests {
     #[test]
     fn kinds_are_taken_in_kubectls_spellings() {
-        for (said, is) in [("pods", "pod"), ("configmaps", "configmap"), ("cm", "configmap"), ("devicestatuses", "devicestatus"), ("device", "device")] {
+        for (said, is) in [
+            ("pods", "pod"),
+            ("configmaps", "configmap"),
+            ("cm", "configmap"),
+            ("devicestatuses", "devicestatus"),
+            ("device", "device"),
+        ] {
             assert_eq!(super::singular(said), is);
         }
     }

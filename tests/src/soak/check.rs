@@ -245,6 +245,11 @@ impl Stage {
 
 fn note(summary: &mut Summary, blow: &str, what: &str, result: Result<(), String>) {
     summary.checks += 1;
+    let took = summary.mark.map_or(Duration::ZERO, |m| m.elapsed());
+    summary.mark = Some(Instant::now());
+    if took > summary.longest.0 {
+        summary.longest = (took, what.to_owned());
+    }
     if let Err(why) = result {
         summary
             .violations

@@ -18,7 +18,11 @@ pub struct Parts {
 
 impl Parts {
     pub fn new(dir: &Path) -> Result<Self> {
-        Ok(Self { exe: std::env::current_exe().context("finding this executable")?, dir: dir.to_owned(), running: Vec::new() })
+        Ok(Self {
+            exe: std::env::current_exe().context("finding this executable")?,
+            dir: dir.to_owned(),
+            running: Vec::new(),
+        })
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -31,7 +35,10 @@ impl Parts {
         let child = Command::new(&self.exe)
             .args(args)
             .env_remove("KUBECONFIG")
-            .env("EDGEBUS_LOG", std::env::var("EDGEBUS_LOG").unwrap_or_else(|_| "info".into()))
+            .env(
+                "EDGEBUS_LOG",
+                std::env::var("EDGEBUS_LOG").unwrap_or_else(|_| "info".into()),
+            )
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -45,7 +52,12 @@ impl Parts {
     }
 
     /// Waits until `check` succeeds; fails early if the process it depends on has ended.
-    pub async fn until<T, F, Fut>(&mut self, depends_on: &str, wait: Duration, check: F) -> Result<T>
+    pub async fn until<T, F, Fut>(
+        &mut self,
+        depends_on: &str,
+        wait: Duration,
+        check: F,
+    ) -> Result<T>
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<T>>,
@@ -85,13 +97,19 @@ impl Parts {
     /// Ends everything, the last started first.
     pub async fn stop(&mut self) {
         while let Some((name, mut child)) = self.running.pop() {
-            let pid = child.id().and_then(|p| i32::try_from(p).ok()).and_then(rustix::process::Pid::from_raw);
+            let pid = child
+                .id()
+                .and_then(|p| i32::try_from(p).ok())
+                .and_then(rustix::process::Pid::from_raw);
             if let Some(pid) = pid
                 && let Err(e) = rustix::process::kill_process(pid, rustix::process::Signal::TERM)
             {
                 tracing::debug!(name, error = %e, "already gone");
             }
-            if timeout(Duration::from_secs(10), child.wait()).await.is_err() {
+            if timeout(Duration::from_secs(10), child.wait())
+                .await
+                .is_err()
+            {
                 tracing::warn!(name, "did not end by itself; killed");
                 if let Err(e) = child.kill().await {
                     tracing::warn!(name, error = %e, "could not be killed");

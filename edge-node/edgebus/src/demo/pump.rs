@@ -28,10 +28,15 @@ struct State {
 impl Pump {
     /// Starts it on a free port.
     pub async fn start(stop: CancellationToken) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("a port for the simulated device")?;
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .context("a port for the simulated device")?;
         let port = listener.local_addr()?.port();
         let (tx, speed) = watch::channel(600);
-        let state = Arc::new(State { speed: tx, pressure: Mutex::new(100.0) });
+        let state = Arc::new(State {
+            speed: tx,
+            pressure: Mutex::new(100.0),
+        });
         let physics = state.clone();
         let ends = stop.clone();
         tokio::spawn(async move {
@@ -47,7 +52,11 @@ impl Pump {
                 async move { accept_tcp_connection(stream, peer, move |_| Ok(Some(service.clone()))) }
             };
             let failed = |e| tracing::debug!(error = %e, "the simulated device lost a connection");
-            if let Err(e) = stop.run_until_cancelled(server.serve(&connected, failed)).await.transpose() {
+            if let Err(e) = stop
+                .run_until_cancelled(server.serve(&connected, failed))
+                .await
+                .transpose()
+            {
                 tracing::error!(error = %e, "the simulated device ended");
             }
         });
@@ -73,14 +82,21 @@ impl State {
     fn cell(&self, address: u16) -> Option<u16> {
         match address {
             0 => Some(*self.speed.borrow()),
-            1 => Some(self.pressure.lock().unwrap_or_else(PoisonError::into_inner).round() as u16),
+            1 => Some(
+                self.pressure
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .round() as u16,
+            ),
             _ => None,
         }
     }
 
     fn read(&self, address: u16, count: u16) -> Result<Vec<u16>, ExceptionCode> {
         let cells = (address..address.saturating_add(count)).map(|a| self.cell(a));
-        cells.collect::<Option<Vec<u16>>>().ok_or(ExceptionCode::IllegalDataAddress)
+        cells
+            .collect::<Option<Vec<u16>>>()
+            .ok_or(ExceptionCode::IllegalDataAddress)
     }
 
     fn write(&self, address: u16, value: u16) -> Result<(), ExceptionCode> {
@@ -107,9 +123,13 @@ impl Service for Registers {
     fn call(&self, request: Self::Request) -> Self::Future {
         let state = &self.0;
         ready(match request {
-            Request::ReadHoldingRegisters(a, n) => state.read(a, n).map(Response::ReadHoldingRegisters),
+            Request::ReadHoldingRegisters(a, n) => {
+                state.read(a, n).map(Response::ReadHoldingRegisters)
+            }
             Request::ReadInputRegisters(a, n) => state.read(a, n).map(Response::ReadInputRegisters),
-            Request::WriteSingleRegister(a, v) => state.write(a, v).map(|()| Response::WriteSingleRegister(a, v)),
+            Request::WriteSingleRegister(a, v) => state
+                .write(a, v)
+                .map(|()| Response::WriteSingleRegister(a, v)),
             _ => Err(ExceptionCode::IllegalFunction),
         })
     }
