@@ -39,17 +39,15 @@ pub fn eventually_for<T>(
     }
 }
 
-/// The `edgebus` executable: EDGEBUS_BIN, or the one beside the tests' own target folder.
+/// The `edgebus` executable: EDGEBUS_BIN, or the one of the same target folder.
 pub fn edgebus() -> PathBuf {
     if let Some(path) = std::env::var_os("EDGEBUS_BIN") {
         return path.into();
     }
     let me = std::env::current_exe().expect("a running test has a path");
-    let built = me
-        .ancestors()
-        .find(|p| p.ends_with("deps"))
-        .and_then(Path::parent)
-        .map(|p| p.join("edgebus"));
+    // A test stands in `deps/`, the bench and the soak beside the executable.
+    let tree = me.ancestors().find(|p| p.ends_with("deps")).unwrap_or(&me);
+    let built = tree.parent().map(|p| p.join("edgebus"));
     match built {
         Some(path) if path.exists() => path,
         other => panic!(
