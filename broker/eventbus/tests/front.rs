@@ -449,13 +449,10 @@ async fn a_forgotten_mapper_is_cut_off_and_its_state_cleared() {
     m.publish(&format!("{E}/dev/modbus/d/p/mark"), "{}", true)
         .await;
     let mut viewer = bus.client(V5, "viewer").await;
-    viewer
-        .subscribe(&format!("{E}/mapper/#"), QoS::AtLeastOnce)
-        .await;
-    viewer
-        .subscribe(&format!("{E}/dev/#"), QoS::AtLeastOnce)
-        .await;
-    for _ in 0..2 {
+    for filter in ["mapper/#", "dev/#"] {
+        viewer
+            .subscribe(&format!("{E}/{filter}"), QoS::AtLeastOnce)
+            .await;
         assert!(viewer.message().await.retain);
     }
     bus.grant(Grant::Forget {
