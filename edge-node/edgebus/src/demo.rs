@@ -87,13 +87,18 @@ async fn show(
     let steps = Steps(Instant::now());
     let pump = Pump::start(stop.clone()).await?;
 
+    // A port of its own from the start: a restart has to come back on the same one.
+    let mut listen = args.listen;
+    if listen.port() == 0 {
+        listen.set_port(parts::free_port()?);
+    }
     let kubeconfig = dir.join("kubeconfig");
     parts.start(
         "standalone",
         &[
             "standalone",
             "--listen",
-            &args.listen.to_string(),
+            &listen.to_string(),
             "--data-dir",
             &text(&dir.join("api")),
             "--kubeconfig",
@@ -128,10 +133,15 @@ async fn show(
 
     let token = edgebus_bridge::token_create(
         Some(kubeconfig.clone()),
-        edgebus_bridge::TokenSpec::default(),
+        edgebus_bridge::TokenSpec {
+            node: Some(NODE.parse()?),
+            ..Default::default()
+        },
     )
     .await?;
     let data = dir.join("node");
+    // A folder that was used before holds the keys of a bridge that listened elsewhere.
+    edgebus_link::reset(&data.join("link"))?;
     let token = token
         .parse()
         .map_err(|e| anyhow::anyhow!("the new token: {e}"))?;
@@ -203,11 +213,14 @@ async fn show(
         ),
     );
 
-    let (to_register, to_status) = desire(&operator, &pump, parts, "1500").await?;
+    // In a folder that was used before, 1500 may be what is desired already.
+    let before = reported(&operator, "speed").await.unwrap_or_default();
+    let speed = if before == "1500" { "1200" } else { "1500" };
+    let (to_register, to_status) = desire(&operator, &pump, parts, speed).await?;
     steps.done(
         "desired → device",
         format!(
-            "speed 1500 is in the register after {:.1} ms",
+            "speed {speed} is in the register after {:.1} ms",
             to_register.as_secs_f64() * 1e3
         ),
     );
@@ -224,7 +237,19 @@ async fn show(
         return Ok(());
     }
     println!("Live, from the bus (edge/v1/twin/default/pump):");
-    watch(&run).await
+    tokio::select! {
+        seen = watch(&run) => seen,
+        ended = keep(parts) => ended,
+    }
+}
+
+/// Keeps the parts alive.
+async fn keep(parts: &mut Parts) -> Result<()> {
+    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        tick.tick().await;
+        parts.revive()?;
+    }
 }
 
 fn text(path: &Path) -> String {

@@ -13,6 +13,14 @@ use std::io::{Read, Write};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// Kinds that cloud-bridge mirrors in the clear.
+const MIRRORED: &[&str] = &[
+    "configmap",
+    "device",
+    "devicemodel",
+    "pod",
+    "serviceaccount",
+];
 /// A listing of a whole node takes less; a broker that hangs takes longer.
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -40,7 +48,16 @@ pub async fn get(args: &GetArgs) -> Result<()> {
         "link" => Topic::Link {}.to_string(),
         "node" => Topic::NodeStatus {}.to_string(),
         "all" | "objects" => format!("{ROOT}/obj/+/+/+"),
-        other => format!("{ROOT}/obj/{}/+/+", singular(other)),
+        "secrets" | "secret" => bail!(
+            "Secrets are sealed on this node's bus: only the units that need them can open them"
+        ),
+        other if MIRRORED.contains(&singular(other).as_str()) => {
+            format!("{ROOT}/obj/{}/+/+", singular(other))
+        }
+        other => bail!(
+            "{other:?} is not on a node's bus: devices, units, mappers, link, node, all, or one of {}",
+            MIRRORED.join(", ")
+        ),
     };
     let bus = connect(&args.visit).await?;
     let found = bus.snapshot([filter], WAIT).await;

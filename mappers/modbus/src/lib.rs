@@ -14,6 +14,7 @@ pub mod rtu;
 pub mod value;
 
 use config::{Dev, Point};
+use edgebus_bus::DeviceId;
 use edgebus_bus::payload::{Object, PropertyConfig};
 use edgebus_mapper_sdk::{LineError, PointError, Protocol, Settings};
 use serde_json::{Value, json};
@@ -27,7 +28,7 @@ impl Protocol for Modbus {
     type Point = Point;
     type Line = line::Line;
 
-    fn device(&self, config: &Object) -> Result<Dev, String> {
+    fn device(&self, _: &DeviceId, config: &Object) -> Result<Dev, String> {
         Dev::read(config)
     }
 

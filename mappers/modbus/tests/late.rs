@@ -2,6 +2,7 @@
 //! here answer strictly in order, as devices do, and each register holds its own address: any value
 //! that is not its address was somebody else's answer.
 
+use edgebus_bus::DeviceId;
 use edgebus_bus::payload::{Object, PropertyConfig};
 use edgebus_mapper_modbus::Modbus;
 use edgebus_mapper_modbus::config::{Dev, Point};
@@ -20,7 +21,9 @@ fn object(value: Value) -> Object {
 }
 
 fn dev(config: Value) -> Dev {
-    Modbus.device(&object(config)).unwrap()
+    Modbus
+        .device(&DeviceId::new("d", "p").unwrap(), &object(config))
+        .unwrap()
 }
 
 fn point(dev: &Dev, address: u16) -> Point {

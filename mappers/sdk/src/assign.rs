@@ -188,7 +188,7 @@ impl<P: Protocol> Assign<P> {
             return;
         };
         let mark = known.mark.clone();
-        let dev = match self.protocol.device(&lower_keys(&config.protocol)) {
+        let dev = match self.protocol.device(id, &lower_keys(&config.protocol)) {
             Ok(dev) => dev,
             Err(why) => {
                 self.release(id);

@@ -16,6 +16,7 @@
 
 use crate::protocol::{LineError, PointError, Protocol, lower_keys};
 use crate::value::coerce;
+use edgebus_bus::DeviceId;
 use edgebus_bus::payload::{
     Access, DeviceConfig, DeviceState, DeviceUp, Gen, Mark, Marked, OnReconnect, Outcome,
     PropertyConfig, Props, Quality, Reading, Want,
@@ -112,8 +113,13 @@ pub struct Device<P: Protocol> {
 
 impl<P: Protocol> Device<P> {
     /// Compiles a configuration. Errors of single properties are reported with the first readings.
-    pub fn new(protocol: &P, config: &DeviceConfig, now: u64) -> Result<Self, String> {
-        let dev = protocol.device(&lower_keys(&config.protocol))?;
+    pub fn new(
+        protocol: &P,
+        id: &DeviceId,
+        config: &DeviceConfig,
+        now: u64,
+    ) -> Result<Self, String> {
+        let dev = protocol.device(id, &lower_keys(&config.protocol))?;
         let props = config.properties.iter().map(|p| Prop {
             point: protocol.point(&dev, p, &lower_keys(&p.visitor)),
             due: p.collect_ms.map(|_| now),

@@ -112,7 +112,7 @@ impl<P: Protocol> LineTask<P> {
             why: Some(why),
             at: at.to_owned(),
         };
-        let mut device = match Device::new(&*self.protocol, config, now) {
+        let mut device = match Device::new(&*self.protocol, &id, config, now) {
             Ok(device) => device,
             Err(why) => {
                 tracing::warn!(device = %id, why, "configuration refused");

@@ -2,6 +2,7 @@
 //! because each costs something else: a [`PointError`] one value, [`LineError::Silent`] one device,
 //! [`LineError::Lost`] the connection.
 
+use edgebus_bus::DeviceId;
 use edgebus_bus::payload::{Object, PropertyConfig};
 use serde_json::Value;
 use std::future::Future;
@@ -50,7 +51,7 @@ pub trait Protocol: Send + Sync + 'static {
 
     /// Reads `spec.protocol.configData`, its keys in lower case. The error names key, value and
     /// what is allowed.
-    fn device(&self, config: &Object) -> Result<Self::Dev, String>;
+    fn device(&self, id: &DeviceId, config: &Object) -> Result<Self::Dev, String>;
 
     /// Reads one property's `visitors.configData`, its keys in lower case.
     fn point(

@@ -1,10 +1,11 @@
 //! The virtual mapper: devices that exist only in this process's memory. A first try without
 //! hardware, and a peer for tests.
 //!
-//! Device `configData`: `failing` (bool: gives no answer). Property `configData`: `initial` (its
+//! Device `configData`: `id` (devices with equal ids share their values), `failing` (bool: gives no answer). Property `configData`: `initial` (its
 //! first value), `simulate` `counter` (one more at each read), `sine` (between `minimum` and
 //! `maximum`, once a minute) or `none`.
 
+use edgebus_bus::DeviceId;
 use edgebus_bus::payload::{Object, PropertyConfig, ValueType};
 use edgebus_mapper_sdk::{LineError, PointError, Protocol, coerce};
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ pub struct Virtual;
 /// A device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dev {
-    /// Names the memory: devices with equal ids share it.
+    /// Names the memory: the device's own name, or one that devices share.
     id: String,
     failing: bool,
 }
@@ -66,12 +67,10 @@ impl Protocol for Virtual {
     type Point = Point;
     type Line = Memory;
 
-    fn device(&self, config: &Object) -> Result<Dev, String> {
-        let id = config
-            .get("id")
-            .or(config.get("deviceid"))
-            .map(Value::to_string)
-            .unwrap_or_default();
+    fn device(&self, id: &DeviceId, config: &Object) -> Result<Dev, String> {
+        // Its own memory, unless it asks to share one by name.
+        let shared = config.get("id").or(config.get("deviceid"));
+        let id = shared.map_or_else(|| id.to_string(), Value::to_string);
         Ok(Dev {
             id,
             failing: flag(config, "failing")?,
@@ -191,6 +190,33 @@ impl Memory {
 mod tests {
     use super::*;
 
+    fn me(name: &str) -> DeviceId {
+        DeviceId::new("d", name).unwrap()
+    }
+
+    #[tokio::test]
+    async fn two_devices_have_two_memories_unless_they_name_one() {
+        let object = |v: Value| v.as_object().cloned().unwrap();
+        let mut memory = Memory {
+            start: Instant::now(),
+            values: HashMap::new(),
+        };
+        for (config, seen) in [(json!({}), json!(1)), (json!({"id": "both"}), json!(7))] {
+            let [a, b] =
+                ["a", "b"].map(|n| Virtual.device(&me(n), &object(config.clone())).unwrap());
+            let point = Virtual.point(&a, &property("INT"), &Object::new()).unwrap();
+            Virtual
+                .write(&mut memory, &a, &point, &json!(7))
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(
+                Virtual.read(&mut memory, &b, &[&point]).await.unwrap(),
+                [Ok(seen)]
+            );
+        }
+    }
+
     fn property(kind: &str) -> PropertyConfig {
         serde_json::from_value(json!({"name": "p", "type": kind, "minimum": 1.0, "maximum": 9.0}))
             .unwrap()
@@ -198,7 +224,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_written_is_read_back() {
-        let dev = Virtual.device(&Object::new()).unwrap();
+        let dev = Virtual.device(&me("p"), &Object::new()).unwrap();
         let point = Virtual
             .point(&dev, &property("INT"), &Object::new())
             .unwrap();
@@ -223,7 +249,7 @@ mod tests {
         let visitor = json!({"initial": 10});
         let said = Virtual
             .point(
-                &Virtual.device(&Object::new()).unwrap(),
+                &Virtual.device(&me("p"), &Object::new()).unwrap(),
                 &property("INT"),
                 visitor.as_object().unwrap(),
             )

@@ -9,11 +9,17 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+struct Part {
+    name: String,
+    args: Vec<String>,
+    child: Child,
+}
+
 /// All that was started.
 pub struct Parts {
     exe: PathBuf,
     dir: PathBuf,
-    running: Vec<(String, Child)>,
+    running: Vec<Part>,
 }
 
 impl Parts {
@@ -31,8 +37,23 @@ impl Parts {
 
     /// Starts a process.
     pub fn start(&mut self, name: &str, args: &[&str]) -> Result<()> {
-        let log = File::create(self.log(name)).with_context(|| format!("a log for {name}"))?;
-        let child = Command::new(&self.exe)
+        let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
+        let child = self.spawn(name, &args)?;
+        self.running.push(Part {
+            name: name.to_owned(),
+            args,
+            child,
+        });
+        Ok(())
+    }
+
+    fn spawn(&self, name: &str, args: &[String]) -> Result<Child> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log(name));
+        let log = log.with_context(|| format!("a log for {name}"))?;
+        Command::new(&self.exe)
             .args(args)
             .env_remove("KUBECONFIG")
             .env(
@@ -46,8 +67,18 @@ impl Parts {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("starting {name}"))?;
-        self.running.push((name.to_owned(), child));
+            .with_context(|| format!("starting {name}"))
+    }
+
+    /// Starts again whatever has ended, as systemd and a cluster would.
+    pub fn revive(&mut self) -> Result<()> {
+        for i in 0..self.running.len() {
+            if let Some(status) = self.running[i].child.try_wait()? {
+                let (name, args) = (self.running[i].name.clone(), self.running[i].args.clone());
+                println!("  {name} ended ({status}); starting it again");
+                self.running[i].child = self.spawn(&name, &args)?;
+            }
+        }
         Ok(())
     }
 
@@ -68,11 +99,11 @@ impl Parts {
                 Ok(value) => return Ok(value),
                 Err(e) => e,
             };
-            for (name, child) in &mut self.running {
-                if name == depends_on
-                    && let Some(status) = child.try_wait()?
+            for part in &mut self.running {
+                if part.name == depends_on
+                    && let Some(status) = part.child.try_wait()?
                 {
-                    bail!("{name} ended: {status}");
+                    bail!("{} ended: {status}", part.name);
                 }
             }
             if Instant::now() > end {
@@ -84,7 +115,7 @@ impl Parts {
 
     /// Prints the ends of all logs: something went wrong.
     pub fn show_logs(&self) {
-        for (name, _) in &self.running {
+        for Part { name, .. } in &self.running {
             let text = std::fs::read_to_string(self.log(name)).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             eprintln!("--- end of {}", self.log(name).display());
@@ -96,7 +127,10 @@ impl Parts {
 
     /// Ends everything, the last started first.
     pub async fn stop(&mut self) {
-        while let Some((name, mut child)) = self.running.pop() {
+        while let Some(Part {
+            name, mut child, ..
+        }) = self.running.pop()
+        {
             let pid = child
                 .id()
                 .and_then(|p| i32::try_from(p).ok())

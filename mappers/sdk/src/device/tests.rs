@@ -11,7 +11,7 @@ impl Protocol for Plain {
     type Dev = String;
     type Point = String;
     type Line = ();
-    fn device(&self, config: &Object) -> Result<String, String> {
+    fn device(&self, _: &DeviceId, config: &Object) -> Result<String, String> {
         Ok(config
             .get("host")
             .and_then(Value::as_str)
@@ -57,7 +57,7 @@ fn device(props: Value, on_reconnect: &str) -> Device<Plain> {
         json!({"uid": "u1", "properties": props, "on_reconnect": on_reconnect}),
     )
     .unwrap();
-    Device::new(&Plain, &config, 0).unwrap()
+    Device::new(&Plain, &DeviceId::new("d", "p").unwrap(), &config, 0).unwrap()
 }
 
 fn pump() -> Device<Plain> {
