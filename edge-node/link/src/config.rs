@@ -15,7 +15,8 @@ pub struct Config {
     pub spool: SpoolLimits,
     pub budgets: Budgets,
     pub timing: Timing,
-    /// The longest pause between two attempts to reach the cloud.
+    /// The longest pause between two attempts to reach the cloud, in an outage of more than ten minutes or
+    /// after a refusal.
     pub retry_max: Duration,
     /// Connect, TLS and WebSocket handshake and the greeting together.
     pub dial_timeout: Duration,

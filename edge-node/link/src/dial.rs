@@ -1,14 +1,17 @@
 //! From a `host:port` to a WebSocket with both sides checked.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use edgebus_linkproto::{EnrolError, LINK_PATH, SUBPROTOCOL, limits};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use rustls::{CertificateError, ClientConfig};
 use rustls_pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, interval, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
@@ -18,23 +21,37 @@ use tungstenite::http::HeaderValue;
 use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tungstenite::protocol::WebSocketConfig;
 
+/// A connection request that is lost comes again from the kernel after 1, 3 and 7 s: too late for a network
+/// that came back meanwhile. So others follow it at this distance,
+const STAGGER: Duration = Duration::from_millis(300);
+/// at most so many of them.
+const STAGGERED: usize = 10;
+/// Until here the kernel's repetitions of all of them close the gaps; longer than any network's round trip.
+const CONNECT: Duration = Duration::from_millis(5500);
+
 pub type Socket = Box<WebSocketStream<TlsStream<TcpStream>>>;
 
 #[derive(Debug, Error)]
 pub enum DialError {
     #[error("server {0:?}: wanted host, host:port or https://host:port")]
     Address(String),
+    #[error("the name {host:?} has no address that this machine can find")]
+    Lookup {
+        host: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("{server} cannot be reached")]
     Connect {
         server: String,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     #[error("TLS with {server} failed")]
     Tls {
         server: String,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     #[error(
         "the cloud at {server} is not the one this node joined: its certificate is from another CA. Nothing \
@@ -130,24 +147,69 @@ pub async fn tls(
     config: Arc<ClientConfig>,
 ) -> Result<TlsStream<TcpStream>, DialError> {
     let shown = server.to_string();
-    let tcp = TcpStream::connect((server.host.as_str(), server.port))
-        .await
-        .map_err(|source| DialError::Connect {
-            server: shown.clone(),
-            source,
-        })?;
-    // Frames are small and somebody waits for each of them.
-    tcp.set_nodelay(true).map_err(|source| DialError::Connect {
+    let failed = |source| DialError::Connect {
         server: shown.clone(),
         source,
-    })?;
+    };
+    let found = tokio::net::lookup_host((server.host.as_str(), server.port)).await;
+    let addresses: Vec<_> = found
+        .map_err(|source| DialError::Lookup {
+            host: server.host.clone(),
+            source,
+        })?
+        .take(STAGGERED)
+        .collect();
+    let next = |n: usize| addresses.get(n % addresses.len().max(1)).copied();
+    let tcp = staggered(addresses.len(), |n| async move {
+        let address = next(n).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        TcpStream::connect(address).await
+    });
+    let tcp = tcp.await.map_err(failed)?;
+    // Frames are small and somebody waits for each of them.
+    tcp.set_nodelay(true).map_err(failed)?;
     TlsConnector::from(config)
         .connect(server.name()?, tcp)
         .await
         .map_err(|source| tls_failed(shown, source))
 }
 
-fn tls_failed(server: String, source: std::io::Error) -> DialError {
+/// The first of several attempts, each a little later than the one before, to succeed. The first `different`
+/// ones are to different addresses: where one fails the next begins at once. When all of these have failed and
+/// nothing is under way any more, the last one's error is the answer.
+async fn staggered<T, F>(different: usize, attempt: impl Fn(usize) -> F) -> io::Result<T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let deadline = Instant::now() + CONNECT;
+    let mut under_way = FuturesUnordered::new();
+    let mut begun = 0;
+    let mut next = interval(STAGGER);
+    let work = async {
+        loop {
+            tokio::select! {
+                _ = next.tick(), if begun < STAGGERED => {
+                    under_way.push(attempt(begun));
+                    begun += 1;
+                }
+                Some(result) = under_way.next() => match result {
+                    Ok(done) => return Ok(done),
+                    Err(_) if begun < different => next.reset_immediately(),
+                    Err(error) if under_way.is_empty() => return Err(error),
+                    Err(_) => {}
+                },
+            }
+        }
+    };
+    match timeout_at(deadline, work).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer within {CONNECT:?}"),
+        )),
+    }
+}
+
+fn tls_failed(server: String, source: io::Error) -> DialError {
     let inner = source
         .get_ref()
         .and_then(|e| e.downcast_ref::<rustls::Error>());
@@ -225,6 +287,56 @@ fn why(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What each attempt does.
+    #[derive(Clone, Copy)]
+    enum Does {
+        Hang,
+        Fail,
+        Answer,
+    }
+
+    async fn tried(different: usize, does: &[Does]) -> (usize, Result<usize, String>) {
+        let begun = std::cell::Cell::new(0);
+        let result = staggered(different, |n| {
+            begun.set(begun.get() + 1);
+            async move {
+                match does.get(n).copied().unwrap_or(Does::Hang) {
+                    Does::Hang => std::future::pending().await,
+                    Does::Fail => Err(io::Error::other(format!("attempt {n}"))),
+                    Does::Answer => Ok(n),
+                }
+            }
+        });
+        let result = timeout(Duration::from_secs(3), result).await.unwrap();
+        (begun.get(), result.map_err(|e| e.to_string()))
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_request_is_overtaken_and_every_address_gets_its_turn() {
+        use Does::*;
+        for (what, different, does, wanted) in [
+            ("one answers", 1, &[Answer][..], (1, Ok(0))),
+            (
+                "one refuses: no more of it",
+                1,
+                &[Fail],
+                (1, Err("attempt 0")),
+            ),
+            ("the first is lost", 1, &[Hang, Hang, Answer], (3, Ok(2))),
+            ("the second address answers", 2, &[Fail, Answer], (2, Ok(1))),
+            ("both refuse", 2, &[Fail, Fail], (2, Err("attempt 1"))),
+            (
+                "one is lost, the other refuses",
+                2,
+                &[Hang, Fail, Answer],
+                (3, Ok(2)),
+            ),
+        ] {
+            let wanted = (wanted.0, wanted.1.map_err(str::to_owned));
+            assert_eq!(tried(different, does).await, wanted, "{what}");
+        }
+    }
 
     #[test]
     fn servers_are_written_in_the_usual_ways() {

@@ -17,6 +17,7 @@ mod identity;
 mod join;
 mod line;
 mod mirror;
+mod network;
 mod renew;
 mod run;
 mod spool;

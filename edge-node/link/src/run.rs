@@ -1,9 +1,9 @@
 //! The loop of link: bus on one side, cloud on the other, the session of `protocols/link` in between.
 //!
 //! ```text
-//! no identity ─► Joining ─ node.json ─► Idle ─ pause over, bus read ─► Dialing ─► Up ─┐
-//!                                        ▲                                             │
-//!                                        └── broken, refused, bus reconnected ─────────┘
+//! no identity ─► Joining ─ node.json ─► Idle ─ pause over or network changed, bus read ─► Dialing ─► Up ─┐
+//!                                        ▲                                                               │
+//!                                        └── broken, refused, bus reconnected ───────────────────────────┘
 //! ```
 //! A session begins only when nothing is being written to the bus any more and what lies there was read: so
 //! what the greeting says is held here is true.
@@ -32,6 +32,7 @@ use crate::dial::{DialError, Socket};
 use crate::files;
 use crate::identity::Identity;
 use crate::line::{Line, LineError};
+use crate::network::Network;
 use crate::renew::Renewal;
 use crate::spool::Spool;
 use crate::state::Board;
@@ -59,7 +60,8 @@ pub async fn run(config: Config, bus: Bus, stop: CancellationToken) -> Result<()
     };
     let session = Session::new(me, config.budgets.clone(), config.timing);
     let link = Link {
-        backoff: Backoff::new(config.retry_max),
+        backoff: Backoff::new(config.retry_max, Instant::now()),
+        network: Network::new(),
         session,
         spool,
         fed: 0,
@@ -71,7 +73,6 @@ pub async fn run(config: Config, bus: Bus, stop: CancellationToken) -> Result<()
             until: Instant::now(),
         },
         blocked: false,
-        lost_at: Instant::now(),
         opened_at: None,
         writing: FuturesUnordered::new(),
         bus_read: false,
@@ -107,7 +108,7 @@ enum What {
 
 enum Way {
     Idle { until: Instant },
-    Dialing(Dialing),
+    Dialing { dial: Dialing, since: Instant },
     Up(Box<Line>),
 }
 
@@ -143,7 +144,7 @@ struct Link {
     way: Way,
     blocked: bool,
     backoff: Backoff,
-    lost_at: Instant,
+    network: Network,
     opened_at: Option<Instant>,
     writing: FuturesUnordered<Writing>,
     /// What lies on the bus is known.
@@ -195,6 +196,7 @@ impl Link {
                 tick = Instant::now() + TICK;
                 self.on_tick()?;
             }
+            self.look_at_network();
             self.maybe_dial();
             self.feed()?;
             self.pump();
@@ -292,11 +294,12 @@ impl Link {
             .next_wake()
             .map(|at| self.started + Duration::from_millis(at));
         let ready = self.identity.is_some() && self.bus_read && self.writing.is_empty();
-        let dial = match &self.way {
-            Way::Idle { until } if ready => Some(*until),
-            _ => None,
+        let (dial, look) = match &self.way {
+            Way::Idle { until } if ready => (Some(*until), Some(self.network.next_look())),
+            Way::Dialing { .. } => (None, Some(self.network.next_look())),
+            _ => (None, None),
         };
-        [session, dial]
+        [session, dial, look]
             .into_iter()
             .flatten()
             .fold(tick, Instant::min)
@@ -328,7 +331,7 @@ impl Link {
 async fn on_way(way: &mut Way, blocked: bool) -> Input {
     match way {
         Way::Idle { .. } => std::future::pending().await,
-        Way::Dialing(dial) => Input::Dialed(dial.await),
+        Way::Dialing { dial, .. } => Input::Dialed(dial.await),
         Way::Up(line) if blocked => {
             // Both borrow the line: room is tried first, then what arrives.
             line.next_or_room()

@@ -15,7 +15,10 @@ use crate::dial::{self, DialError, Server, Socket};
 use crate::identity::{self, Identity};
 use crate::line::Line;
 use crate::mirror;
+use crate::network::Network;
 
+/// An attempt that takes longer than this may be lost in a network that is gone.
+const DIAL_USUAL: Duration = Duration::from_secs(1);
 /// A heartbeat older than this says nothing about now.
 const BEAT_AGE: Duration = Duration::from_secs(10);
 
@@ -29,7 +32,7 @@ impl Link {
         match Identity::load(&self.config.dir, false) {
             Ok(identity) => {
                 tracing::info!(node = %identity.pinned.node, server = %identity.pinned.server, "joined");
-                self.backoff = Backoff::new(self.config.retry_max);
+                self.backoff = Backoff::new(self.config.retry_max, Instant::now());
                 self.way = Way::Idle {
                     until: Instant::now(),
                 };
@@ -70,15 +73,34 @@ impl Link {
         match Server::parse(&identity.pinned.server) {
             Ok(server) => {
                 let dial = async move { dial::link(&server, tls, within).await };
-                self.way = Way::Dialing(Box::pin(dial));
+                self.way = Way::Dialing {
+                    dial: Box::pin(dial),
+                    since: Instant::now(),
+                };
             }
             Err(error) => self.on_dial_failed(&error),
         }
     }
 
+    /// Without a link: other routes than a moment ago are worth an attempt at once.
+    pub(super) fn look_at_network(&mut self) {
+        let waits = match &self.way {
+            Way::Idle { until } => *until > Instant::now(),
+            // One that has just begun may well be on the new way already.
+            Way::Dialing { since, .. } => since.elapsed() > DIAL_USUAL,
+            Way::Up(_) => false,
+        };
+        if waits && self.network.changed() {
+            tracing::info!("the network changed: trying at once");
+            let now = Instant::now();
+            self.backoff.network_changed(now);
+            self.way = Way::Idle { until: now };
+        }
+    }
+
     pub(super) fn on_dial_failed(&mut self, error: &DialError) {
         let why = chain(error);
-        self.backoff.failed(self.lost_at.elapsed());
+        self.backoff.failed();
         let mut state = LinkUp::Down;
         if error.is_refusal() {
             self.backoff.refused();
@@ -114,7 +136,7 @@ impl Link {
         ) {
             Way::Up(line) => line,
             // A dial under way belongs to what was before.
-            Way::Dialing(_) | Way::Idle { .. } => return,
+            Way::Dialing { .. } | Way::Idle { .. } => return,
         };
         let open = self.opened_at.take().map(|at| at.elapsed());
         tracing::info!(
@@ -123,13 +145,11 @@ impl Link {
         );
         self.session.disconnect();
         self.renewal.disconnected();
+        self.network = Network::new();
         match open {
-            Some(open) => {
-                self.lost_at = Instant::now();
-                self.backoff.ended(open);
-            }
+            Some(open) => self.backoff.ended(open, Instant::now()),
             None => {
-                self.backoff.failed(self.lost_at.elapsed());
+                self.backoff.failed();
                 self.renewed_pair_failed();
             }
         }
@@ -140,10 +160,9 @@ impl Link {
     }
 
     pub(super) fn rest(&mut self, state: LinkUp, why: String) {
-        let pause = self.backoff.pause(dice());
-        self.way = Way::Idle {
-            until: Instant::now() + pause,
-        };
+        let now = Instant::now();
+        let pause = self.backoff.pause(dice(), now);
+        self.way = Way::Idle { until: now + pause };
         if self.board.set(state, Some(why.clone())) {
             tracing::warn!(?pause, "{why}");
         }
