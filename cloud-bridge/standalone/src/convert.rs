@@ -2,6 +2,7 @@
 //! Versions of a custom resource differ in `apiVersion` only (conversion strategy None);
 //! `events.k8s.io/v1` is another shape of the core group's events.
 
+use crate::store::Packed;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
@@ -45,6 +46,24 @@ impl Convert {
             fields.insert("apiVersion".into(), json!("v1"));
         }
         object
+    }
+
+    /// As [`Convert::to_served`], as text; what needs no conversion is not even read.
+    pub fn to_served_text<'a>(self, stored: &'a Packed, api_version: &str) -> Cow<'a, str> {
+        let same = match self {
+            Convert::None | Convert::CoreEvent => true,
+            Convert::Version => stored
+                .find(["apiVersion"])
+                .is_some_and(|v| v == api_version),
+            Convert::NewEvent => false,
+        };
+        match same {
+            true => Cow::Borrowed(stored.json()),
+            false => Cow::Owned(
+                self.to_served(&stored.unpack().value, api_version)
+                    .to_string(),
+            ),
+        }
     }
 
     /// From what is stored to what a client of `api_version` shall see.

@@ -3,6 +3,7 @@
 use crate::http::untrusted;
 use crate::ops::selector::{Fields, Labels};
 use crate::ops::{Body, untrusted as ops};
+use crate::store::Packed;
 use crate::table::jsonpath::Path;
 use proptest::prelude::*;
 use serde_json::json;
@@ -18,10 +19,10 @@ proptest! {
         untrusted(&a, &b);
         ops(&a);
         if let Ok(labels) = Labels::parse(&a) {
-            labels.matches(&json!({"metadata": {"labels": {"a": b}}}));
+            labels.matches(&Packed::new(1, &json!({"metadata": {"labels": {"a": b}}})));
         }
         if let Ok(fields) = Fields::parse(&a, std::slice::from_ref(&b)) {
-            fields.matches(&json!({"metadata": {"name": b}}));
+            fields.matches(&Packed::new(1, &json!({"metadata": {"name": b}})));
         }
         if let Some(path) = Path::parse(&a) {
             path.find(&json!({"a": [{"b": 1}, {"c": [b]}], "z": null}));

@@ -7,7 +7,6 @@ use crate::meta::{array, namespace, strings, text};
 use crate::ops::Api;
 use crate::store::Obj;
 use serde_json::Value;
-use std::sync::Arc;
 
 /// A Kubernetes verb (`get`, `deletecollection`, …).
 pub type Verb = String;
@@ -120,6 +119,7 @@ pub(super) async fn rules(api: &Api, user: &User, ns: &str) -> Result<Vec<Value>
         }
     };
     for binding in cluster.iter().chain(&local) {
+        let binding = binding.unpack();
         if !array(&binding.value, "/subjects")
             .iter()
             .any(|s| is_subject(s, user))
@@ -133,7 +133,7 @@ pub(super) async fn rules(api: &Api, user: &User, ns: &str) -> Result<Vec<Value>
     Ok(found)
 }
 
-async fn role_of(api: &Api, binding: &Value) -> Result<Option<Arc<Obj>>> {
+async fn role_of(api: &Api, binding: &Value) -> Result<Option<Obj>> {
     let (plural, ns) = match text(binding, "/roleRef/kind") {
         "ClusterRole" => ("clusterroles", ""),
         _ => ("roles", namespace(binding)),

@@ -5,11 +5,12 @@ use crate::error::Result;
 use crate::meta::{finalizers, is_deleting, remove_finalizer, text};
 use crate::ops::Api;
 use crate::registry::{CLEANUP, CRDS};
-use crate::store::{Event, EventKind};
+use crate::store::{Event, EventKind, Key};
 use std::sync::Arc;
 
 pub fn concerns(event: &Event) -> bool {
-    &*event.of == CRDS || (event.kind == EventKind::Deleted && event.of.contains('.'))
+    let kind = &*event.key.kind;
+    kind == CRDS || (event.kind == EventKind::Deleted && kind.contains('.'))
 }
 
 pub async fn pass(api: Arc<Api>) -> Result<()> {
@@ -19,6 +20,7 @@ pub async fn pass(api: Arc<Api>) -> Result<()> {
     };
     let (all, _) = api.store.list(CRDS, None, None).await?;
     for definition in &all {
+        let definition = &definition.unpack();
         let object = &definition.value;
         if !is_deleting(object) || !finalizers(object).contains(&CLEANUP) {
             continue;
@@ -31,7 +33,7 @@ pub async fn pass(api: Arc<Api>) -> Result<()> {
         let mut left = 0;
         if let Some(resource) = now.by_storage(&kind) {
             for custom in &api.store.list(&kind, None, None).await?.0 {
-                delete(&api, resource, custom).await?;
+                delete(&api, resource, &custom.unpack()).await?;
             }
             left = api.store.list(&kind, None, None).await?.0.len();
         }
@@ -43,15 +45,12 @@ pub async fn pass(api: Arc<Api>) -> Result<()> {
         }
     }
     let used = api.store.places();
-    let (all, _) = api.store.list(CRDS, None, None).await?;
+    let definitions: Arc<str> = CRDS.into();
     for (kind, ns) in &used {
-        let defined = all.iter().any(|d| {
-            let (group, plural) = (
-                text(&d.value, "/spec/group"),
-                text(&d.value, "/spec/names/plural"),
-            );
-            kind.strip_prefix(group).and_then(|k| k.strip_prefix('/')) == Some(plural)
-        });
+        // A definition is called `plural.group`.
+        let (group, plural) = kind.split_once('/').unwrap_or_default();
+        let definition = Key::new(&definitions, "", &format!("{plural}.{group}"));
+        let defined = api.store.get_packed(&definition).await?.is_some();
         if !defined && now.by_storage(kind).is_none_or(|r| r.is_custom()) {
             sweep(&api, kind, ns).await?;
         }

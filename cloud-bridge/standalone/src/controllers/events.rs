@@ -31,6 +31,7 @@ async fn pass(api: &Api, ttl: Duration) -> Result<()> {
     let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
     let at = jiff::Timestamp::now().as_millisecond();
     for event in &api.store.list(EVENTS, None, None).await?.0 {
+        let event = event.unpack();
         let last = [
             "/series/lastObservedTime",
             "/lastTimestamp",
@@ -42,7 +43,7 @@ async fn pass(api: &Api, ttl: Duration) -> Result<()> {
         .map(|t| t.as_millisecond())
         .max();
         if last.is_some_and(|last| at.saturating_sub(last) > ttl) {
-            delete(api, resource, event).await?;
+            delete(api, resource, &event).await?;
         }
     }
     Ok(())

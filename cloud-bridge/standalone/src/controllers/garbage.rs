@@ -5,10 +5,10 @@ use super::{delete, update};
 use crate::error::Result;
 use crate::meta::{array, finalizers, is_deleting, metadata, remove_finalizer, text, uid};
 use crate::ops::Api;
-use crate::registry::Snapshot;
-use crate::store::{Event, EventKind, Key, Obj};
+use crate::registry::{EVENTS, Snapshot};
+use crate::store::{Event, EventKind, Key, Packed};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 const FOREGROUND: &str = "foregroundDeletion";
@@ -16,37 +16,34 @@ const ORPHAN: &str = "orphan";
 
 /// What goes may have owned something; what comes may be owned by something gone.
 pub fn concerns(event: &Event) -> bool {
-    let object = &event.object.value;
-    event.kind == EventKind::Deleted && &*event.of != "/events"
-        || event.kind == EventKind::Added && !array(object, "/metadata/ownerReferences").is_empty()
-        || is_deleting(object)
-            && finalizers(object)
+    let object = &event.object;
+    event.kind == EventKind::Deleted && &*event.key.kind != EVENTS
+        || event.kind == EventKind::Added && !object.owners.is_empty()
+        || object.deleting
+            && finalizers(&object.unpack().value)
                 .iter()
                 .any(|f| matches!(*f, FOREGROUND | ORPHAN))
 }
 
-type All = Vec<(Key, Arc<Obj>)>;
+type Entry = (Key, Arc<Packed>);
 
 pub async fn pass(api: Arc<Api>) -> Result<()> {
-    let all: All = api.store.everything().await?;
+    let all: Vec<Entry> = api.store.everything().await?;
     let now = api.now();
-    let by_uid: HashMap<&str, &Obj> = all.iter().map(|(_, o)| (uid(&o.value), &**o)).collect();
-    let mut dependents: HashMap<&str, Vec<&(Key, Arc<Obj>)>> = HashMap::new();
+    let uids: HashSet<&str> = all.iter().map(|(_, o)| &*o.uid).collect();
+    let mut dependents: HashMap<&str, Vec<&Entry>> = HashMap::new();
     for entry in &all {
-        for owner in array(&entry.1.value, "/metadata/ownerReferences") {
-            dependents
-                .entry(text(owner, "/uid"))
-                .or_default()
-                .push(entry);
+        for owner in &entry.1.owners {
+            dependents.entry(owner).or_default().push(entry);
         }
     }
     for entry in &all {
-        let object = &entry.1.value;
-        if !array(object, "/metadata/ownerReferences").is_empty() {
-            dependent(&api, &now, &by_uid, entry).await?;
+        let object = &entry.1;
+        if !object.owners.iter().all(|owner| uids.contains(&**owner)) {
+            dependent(&api, &now, &uids, entry).await?;
         }
-        if is_deleting(object) {
-            let owned = dependents.get(uid(object)).map_or(&[][..], Vec::as_slice);
+        if object.deleting {
+            let owned = dependents.get(&*object.uid).map_or(&[][..], Vec::as_slice);
             owner(&api, &now, entry, owned).await?;
         }
     }
@@ -55,26 +52,27 @@ pub async fn pass(api: Arc<Api>) -> Result<()> {
 
 /// Whether an owner reference points to something that is there. What this server does not
 /// know the kind of cannot be missing.
-fn stands(now: &Snapshot, by_uid: &HashMap<&str, &Obj>, owner: &Value) -> bool {
+fn stands(now: &Snapshot, uids: &HashSet<&str>, owner: &Value) -> bool {
     let api_version = text(owner, "/apiVersion");
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    by_uid.contains_key(text(owner, "/uid"))
+    uids.contains(text(owner, "/uid"))
         || now.by_kind(group, version, text(owner, "/kind")).is_none()
 }
 
 async fn dependent(
     api: &Api,
     now: &Snapshot,
-    by_uid: &HashMap<&str, &Obj>,
-    (key, object): &(Key, Arc<Obj>),
+    uids: &HashSet<&str>,
+    (key, object): &Entry,
 ) -> Result<()> {
     let Some(resource) = now.by_storage(&key.kind) else {
         return Ok(());
     };
+    let object = &object.unpack();
     let owners = array(&object.value, "/metadata/ownerReferences");
     let gone: Vec<&str> = owners
         .iter()
-        .filter(|o| !stands(now, by_uid, o))
+        .filter(|o| !stands(now, uids, o))
         .map(|o| text(o, "/uid"))
         .collect();
     if gone.is_empty() {
@@ -102,21 +100,18 @@ fn disown(object: &mut Value, gone: &[&str]) {
     }
 }
 
-async fn owner(
-    api: &Api,
-    now: &Snapshot,
-    (key, object): &(Key, Arc<Obj>),
-    owned: &[&(Key, Arc<Obj>)],
-) -> Result<()> {
+async fn owner(api: &Api, now: &Snapshot, (key, object): &Entry, owned: &[&Entry]) -> Result<()> {
     let Some(resource) = now.by_storage(&key.kind) else {
         return Ok(());
     };
+    let object = &object.unpack();
     let own = uid(&object.value);
     let waits_for = finalizers(&object.value);
     if waits_for.contains(&ORPHAN) {
         for (key, dependent) in owned {
             if let Some(resource) = now.by_storage(&key.kind) {
-                update(api, resource, dependent, |object| disown(object, &[own])).await?;
+                let dependent = dependent.unpack();
+                update(api, resource, &dependent, |object| disown(object, &[own])).await?;
             }
         }
         return update(api, resource, object, |object| {
@@ -127,6 +122,7 @@ async fn owner(
     if waits_for.contains(&FOREGROUND) {
         let mut blocked = false;
         for (key, dependent) in owned {
+            let dependent = dependent.unpack();
             blocked |= array(&dependent.value, "/metadata/ownerReferences")
                 .iter()
                 .any(|o| text(o, "/uid") == own && o["blockOwnerDeletion"] == json!(true));
@@ -134,7 +130,7 @@ async fn owner(
                 continue;
             };
             if !is_deleting(&dependent.value) {
-                delete(api, resource, dependent).await?;
+                delete(api, resource, &dependent).await?;
             }
         }
         // With dependents gone or going, the next pass finds none that block.

@@ -174,7 +174,7 @@ where
 async fn sweep(api: &Api, kind: &Arc<str>, ns: &str) -> Result<()> {
     use crate::store::{Change, Key};
     for object in &api.store.list(kind, Some(ns), None).await?.0 {
-        let key = Key::new(kind, ns, name(&object.value));
+        let key = Key::new(kind, ns, name(&object.unpack().value));
         api.change(&key, false, |old| {
             Ok(match old {
                 Some(old) => Change::Delete(old.value.clone()),

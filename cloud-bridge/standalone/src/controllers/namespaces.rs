@@ -5,8 +5,8 @@ use super::{delete, sweep, update};
 use crate::error::Result;
 use crate::meta::{is_deleting, name};
 use crate::ops::Api;
-use crate::registry::{CONFIG_MAPS, NAMESPACES, SERVICE_ACCOUNTS};
-use crate::store::{Event, EventKind};
+use crate::registry::NAMESPACES;
+use crate::store::{Event, EventKind, Key};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,11 +14,7 @@ use std::sync::Arc;
 /// Changes of namespaces, what every namespace must have, and whatever goes (it may have been
 /// the last thing in a namespace on its way out).
 pub fn concerns(event: &Event) -> bool {
-    &*event.of == NAMESPACES
-        || (event.kind == EventKind::Deleted
-            && (matches!(&*event.of, SERVICE_ACCOUNTS | CONFIG_MAPS)
-                || is_deleting(&event.object.value)
-                || event.before.is_some()))
+    &*event.key.kind == NAMESPACES || event.kind == EventKind::Deleted
 }
 
 pub async fn pass(api: Arc<Api>) -> Result<()> {
@@ -28,6 +24,7 @@ pub async fn pass(api: Arc<Api>) -> Result<()> {
     };
     let (all, _) = api.store.list(NAMESPACES, None, None).await?;
     for namespace in &all {
+        let namespace = &namespace.unpack();
         let ns = name(&namespace.value);
         if !is_deleting(&namespace.value) {
             furnish(&api, ns).await?;
@@ -45,7 +42,7 @@ pub async fn pass(api: Arc<Api>) -> Result<()> {
             };
             let (objects, _) = api.store.list(&kind, Some(ns), None).await?;
             for object in &objects {
-                delete(&api, resource, object).await?;
+                delete(&api, resource, &object.unpack()).await?;
             }
             // Pods wait for their kubelet, others for their finalizers.
             left += api.store.list(&kind, Some(ns), None).await?.0.len();
@@ -60,9 +57,13 @@ pub async fn pass(api: Arc<Api>) -> Result<()> {
         }
     }
     let used = api.store.places();
-    let (all, _) = api.store.list(NAMESPACES, None, None).await?;
+    let cluster = Key::new(&NAMESPACES.into(), "", "");
     for (kind, ns) in &used {
-        if !ns.is_empty() && !all.iter().any(|n| name(&n.value) == ns) {
+        let namespace = Key {
+            name: ns.clone(),
+            ..cluster.clone()
+        };
+        if !ns.is_empty() && api.store.get_packed(&namespace).await?.is_none() {
             sweep(&api, kind, ns).await?;
         }
     }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::meta::{condition, name, text};
 use crate::ops::Api;
 use crate::registry::{LEASES, NODES};
-use crate::store::Key;
+use crate::store::{Key, Obj};
 use crate::time;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -61,6 +61,7 @@ async fn pass(api: &Api, grace: Duration, signs: &mut HashMap<String, Sign>) -> 
         return Ok(());
     };
     let (nodes, _) = api.store.list(NODES, None, None).await?;
+    let nodes: Vec<Obj> = nodes.iter().map(|n| n.unpack()).collect();
     let leases: Arc<str> = LEASES.into();
     signs.retain(|known, _| nodes.iter().any(|n| name(&n.value) == known));
     for node in &nodes {
@@ -104,7 +105,7 @@ async fn pass(api: &Api, grace: Duration, signs: &mut HashMap<String, Sign>) -> 
 async fn continue_with(
     api: &Api,
     resource: &Arc<crate::registry::Resource>,
-    node: &crate::store::Obj,
+    node: &Obj,
     silent: bool,
 ) -> Result<()> {
     let was_ready = condition(&node.value, "Ready").is_some_and(|c| c["status"] == "True");

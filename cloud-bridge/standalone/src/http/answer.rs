@@ -6,12 +6,15 @@ use crate::ops::Listed;
 use crate::registry::Resource;
 use crate::table::{Columns, Include, partial};
 use bytes::Bytes;
+use futures_util::stream;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::sync::Arc;
 
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub type Answer = Response<Body>;
@@ -91,8 +94,13 @@ fn table(version: &str, metadata: Value, columns: &Columns, rows: Vec<Value>) ->
     })
 }
 
-/// A page of a list in the form that was negotiated.
-pub fn list(resource: &Resource, form: Form, include: Include, listed: &Listed) -> Answer {
+/// How much of a list is written at once.
+const PIECE: usize = 64 * 1024;
+
+/// A page of a list in the form that was negotiated. It is written while it is sent, piece by
+/// piece: a list can be large, and none of it is in memory twice.
+pub fn list(resource: &Arc<Resource>, form: Form, include: Include, listed: Listed) -> Answer {
+    let resource = resource.clone();
     let api_version = resource.api_version();
     let mut metadata = json!({"resourceVersion": listed.rev.to_string()});
     if let Some(next) = &listed.next {
@@ -101,38 +109,57 @@ pub fn list(resource: &Resource, form: Form, include: Include, listed: &Listed) 
     if let Some(remaining) = listed.remaining {
         metadata["remainingItemCount"] = json!(remaining);
     }
-    let served = listed
-        .objects
-        .iter()
-        .map(|o| resource.convert.to_served(&o.value, &api_version));
-    match form {
-        Form::Table(version) => {
-            let columns = Columns::of(resource);
-            let rows = served.map(|o| columns.row(&o, include, version)).collect();
-            json_with(StatusCode::OK, &table(version, metadata, &columns, rows))
-        }
-        Form::Metadata(version) => {
-            let items: Vec<Value> = served.map(|o| partial(&o, version)).collect();
-            let list = json!({"kind": "PartialObjectMetadataList",
-                "apiVersion": format!("meta.k8s.io/{version}"),
-                "metadata": metadata, "items": items});
-            json_with(StatusCode::OK, &list)
-        }
-        Form::Plain => {
-            // Written piece by piece: a list can be large, and none of it is copied twice.
-            let mut out = format!(
-                "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata},\"items\":[",
-                json!(resource.list_kind),
-                json!(api_version)
-            );
-            for (i, object) in served.enumerate() {
-                if i > 0 {
-                    out.push(',');
+    let columns = matches!(form, Form::Table(_)).then(|| Columns::of(&resource));
+    let (head, items) = match form {
+        Form::Table(version) => (
+            json!({"kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
+                "metadata": metadata,
+                "columnDefinitions": columns.as_ref().map(Columns::definitions)}),
+            ",\"rows\":[",
+        ),
+        Form::Metadata(version) => (
+            json!({"kind": "PartialObjectMetadataList",
+                "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata}),
+            ",\"items\":[",
+        ),
+        Form::Plain => (
+            json!({"kind": resource.list_kind, "apiVersion": api_version, "metadata": metadata}),
+            ",\"items\":[",
+        ),
+    };
+    // The list goes in before the last brace.
+    let mut piece = head.to_string();
+    piece.truncate(piece.len() - 1);
+    piece.push_str(items);
+    let mut objects = listed.objects.into_iter().peekable();
+    let mut over = false;
+    let pieces = std::iter::from_fn(move || {
+        while !over && piece.len() < PIECE {
+            let Some(object) = objects.next() else {
+                piece.push_str("]}\n");
+                over = true;
+                break;
+            };
+            match (form, &columns) {
+                (Form::Table(version), Some(columns)) => {
+                    let object = object.unpack().value;
+                    let served = resource.convert.to_served(&object, &api_version);
+                    piece.push_str(&columns.row(&served, include, version).to_string());
                 }
-                out.push_str(&object.to_string());
+                (Form::Metadata(version), _) => {
+                    piece.push_str(&partial(&object.unpack().value, version).to_string());
+                }
+                _ => piece.push_str(&resource.convert.to_served_text(&object, &api_version)),
             }
-            out.push_str("]}\n");
-            bytes(StatusCode::OK, "application/json", out)
+            if objects.peek().is_some() {
+                piece.push(',');
+            }
         }
-    }
+        (!piece.is_empty()).then(|| Ok(Frame::data(Bytes::from(std::mem::take(&mut piece)))))
+    });
+    let mut answer = Response::new(StreamBody::new(stream::iter(pieces)).boxed_unsync());
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
 }

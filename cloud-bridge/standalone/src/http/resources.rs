@@ -158,7 +158,7 @@ pub async fn handle(api: &Arc<Api>, request: Request) -> Result<Answer> {
             let form = request.form()?;
             let options = ListOptions::parse(&request.query, &resource)?;
             let listed = api.list(&resource, ns.as_deref(), &options).await?;
-            Ok(answer::list(&resource, form, request.include(), &listed))
+            Ok(answer::list(&resource, form, request.include(), listed))
         }
         "watch" => {
             let (form, include) = (request.form()?, request.include());
@@ -194,7 +194,7 @@ pub async fn handle(api: &Arc<Api>, request: Request) -> Result<Answer> {
                 next: None,
                 remaining: None,
             };
-            Ok(answer::list(&resource, Form::Plain, Include::None, &listed))
+            Ok(answer::list(&resource, Form::Plain, Include::None, listed))
         }
     }
 }

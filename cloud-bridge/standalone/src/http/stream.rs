@@ -40,14 +40,17 @@ impl Writer {
         let (word, object) = match line {
             Line::Object(word, object) => {
                 let resource = self.resource.clone();
-                let served = resource.convert.to_served(&object.value, &self.api_version);
+                if self.form == Form::Plain {
+                    let served = resource.convert.to_served_text(object, &self.api_version);
+                    out.extend_from_slice(
+                        format!("{{\"type\":\"{word}\",\"object\":{served}}}\n").as_bytes(),
+                    );
+                    return;
+                }
+                let stored = object.unpack().value;
+                let served = resource.convert.to_served(&stored, &self.api_version);
                 let shown = match self.form {
-                    Form::Plain => {
-                        out.extend_from_slice(
-                            format!("{{\"type\":\"{word}\",\"object\":{served}}}\n").as_bytes(),
-                        );
-                        return;
-                    }
+                    Form::Plain => served.into_owned(),
                     Form::Metadata(version) => partial(&served, version),
                     Form::Table(version) => {
                         let row = self

@@ -5,7 +5,7 @@ use super::{Api, ListOptions, Target};
 use crate::error::{ApiError, Result};
 use crate::meta::{add_finalizer, is_deleting, map_at, metadata, name, namespace, text, uid};
 use crate::registry::{NAMESPACES, PODS, Resource};
-use crate::store::{Change, Obj};
+use crate::store::{Change, Obj, Packed};
 use crate::time;
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
@@ -80,9 +80,9 @@ impl Propagation {
 #[derive(Debug)]
 pub enum Deleted {
     /// Gone: this was its last state.
-    Gone(Arc<Obj>),
+    Gone(Obj),
     /// Still there, waiting for a kubelet or finalizers.
-    Waiting(Arc<Obj>),
+    Waiting(Obj),
 }
 
 impl Api {
@@ -117,10 +117,11 @@ impl Api {
         ns: Option<&str>,
         list: &ListOptions,
         options: &DeleteOptions,
-    ) -> Result<Vec<Arc<Obj>>> {
+    ) -> Result<Vec<Arc<Packed>>> {
         let listed = self.list(resource, ns, list).await?;
         for object in &listed.objects {
-            let (ns, name) = (namespace(&object.value), name(&object.value));
+            let object = object.unpack().value;
+            let (ns, name) = (namespace(&object), name(&object));
             match self.delete(Target::main(resource, ns, name), options).await {
                 Err(error) if error.reason == "NotFound" => {}
                 Err(error) => return Err(error),

@@ -6,7 +6,7 @@ use crate::error::{ApiError, Result};
 use crate::http::Query;
 use crate::meta::{name, namespace};
 use crate::registry::Resource;
-use crate::store::{Key, Obj};
+use crate::store::{Key, Packed};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
@@ -87,7 +87,7 @@ impl ListOptions {
         })
     }
 
-    pub fn matches(&self, object: &Value) -> bool {
+    pub fn matches(&self, object: &Packed) -> bool {
         self.labels.matches(object) && self.fields.matches(object)
     }
 }
@@ -95,7 +95,7 @@ impl ListOptions {
 /// One page.
 #[derive(Debug)]
 pub struct Listed {
-    pub objects: Vec<Arc<Obj>>,
+    pub objects: Vec<Arc<Packed>>,
     pub rev: u64,
     pub next: Option<String>,
     pub remaining: Option<usize>,
@@ -113,7 +113,8 @@ impl Api {
             (ns, Some(name)) if ns.is_some() || !resource.namespaced => {
                 let (_, rev) = self.store.list("", None, None).await?;
                 let key = Key::new(&resource.storage, ns.unwrap_or(""), name);
-                (self.store.get(&key).await?.into_iter().collect(), rev)
+                let found = self.store.get_packed(&key).await?;
+                (found.into_iter().collect(), rev)
             }
             _ => {
                 let after = options
@@ -143,7 +144,7 @@ impl Api {
             rev = from.rev;
         }
         if !options.labels.is_empty() || !options.fields.is_empty() {
-            objects.retain(|o| options.matches(&o.value));
+            objects.retain(|o| options.matches(o));
         }
         let mut listed = Listed {
             objects,
@@ -157,7 +158,8 @@ impl Api {
             listed.remaining =
                 (options.labels.is_empty() && options.fields.is_empty()).then_some(left);
             listed.next = listed.objects.last().map(|last| {
-                let (ns, name) = (namespace(&last.value), name(&last.value));
+                let last = last.unpack().value;
+                let (ns, name) = (namespace(&last), name(&last));
                 Continue {
                     rev,
                     ns: ns.to_owned(),

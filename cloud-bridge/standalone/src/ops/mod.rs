@@ -112,7 +112,7 @@ impl Api {
         self.registry.now()
     }
 
-    pub async fn get(&self, target: Target<'_>) -> Result<Arc<Obj>> {
+    pub async fn get(&self, target: Target<'_>) -> Result<Obj> {
         self.store
             .get(&target.key())
             .await?
@@ -122,26 +122,21 @@ impl Api {
     /// Does an update, or only finds out what it would do.
     pub(crate) async fn change<F>(&self, key: &Key, dry_run: bool, mut decide: F) -> Result<Outcome>
     where
-        F: FnMut(Option<&Arc<Obj>>) -> Result<Change>,
+        F: FnMut(Option<&Obj>) -> Result<Change>,
     {
         if dry_run {
             let before = self.store.get(key).await?;
-            let would = |value: Value, deleted| Outcome {
-                object: Some(Arc::new(Obj {
-                    rev: before.as_ref().map_or(0, |o| o.rev),
-                    value,
-                })),
-                before: before.clone(),
-                deleted,
+            let rev = before.as_ref().map_or(0, |o| o.rev);
+            let (created, change) = (before.is_none(), decide(before.as_ref())?);
+            let deleted = matches!(change, Change::Delete(_));
+            let object = match change {
+                Change::Keep => before,
+                Change::Put(value) | Change::Delete(value) => Some(Obj { rev, value }),
             };
-            return Ok(match decide(before.as_ref())? {
-                Change::Keep => Outcome {
-                    object: before.clone(),
-                    before: before.clone(),
-                    deleted: false,
-                },
-                Change::Put(value) => would(value, false),
-                Change::Delete(value) => would(value, true),
+            return Ok(Outcome {
+                object,
+                created,
+                deleted,
             });
         }
         if &*key.kind != CRDS {
@@ -171,7 +166,7 @@ impl Api {
         // One at a time, so that an older list never replaces a newer one.
         let _turn = self.refresh.lock().await;
         let (definitions, _) = self.store.list(CRDS, None, None).await?;
-        let values: Vec<&Value> = definitions.iter().map(|o| &o.value).collect();
+        let values: Vec<Value> = definitions.iter().map(|o| o.unpack().value).collect();
         self.registry.replace_custom(&values);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Label and field selectors: parsed once, matched against many objects.
 
 use crate::error::{ApiError, Result};
+use crate::store::Packed;
 use serde_json::Value;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +40,13 @@ impl Labels {
         self.requirements.is_empty()
     }
 
-    pub fn matches(&self, object: &Value) -> bool {
-        let labels = object.pointer("/metadata/labels");
+    pub fn matches(&self, object: &Packed) -> bool {
+        if self.requirements.is_empty() {
+            return true;
+        }
+        let labels = object.find(["metadata", "labels"]).unwrap_or_default();
         self.requirements.iter().all(|(key, test)| {
-            let value = labels.and_then(|l| l.get(key)).and_then(Value::as_str);
+            let value = labels.get(key).and_then(Value::as_str);
             match (test, value) {
                 (Test::In(allowed), Some(v)) => allowed.iter().any(|a| a == v),
                 (Test::NotIn(refused), Some(v)) => !refused.iter().any(|a| a == v),
@@ -194,21 +198,16 @@ impl Fields {
             .map(|(_, _, value)| value.as_str())
     }
 
-    pub fn matches(&self, object: &Value) -> bool {
+    pub fn matches(&self, object: &Packed) -> bool {
         self.requirements.iter().all(|(path, equal, wanted)| {
-            let mut at = Some(object);
-            for step in path.split('.') {
-                at = at.and_then(|v| v.get(step));
-            }
-            let found = match at {
+            let found = match object.find(path.split('.')) {
                 None | Some(Value::Null) => String::new(),
-                Some(Value::String(text)) => text.clone(),
+                Some(Value::String(text)) => text,
                 Some(other) => other.to_string(),
             };
-            // Absent booleans and the source of an Event read as Kubernetes defaults them.
-            let found = match (path.as_str(), found.as_str()) {
-                ("spec.unschedulable" | "spec.hostNetwork", "") => "false".to_owned(),
-                ("source", _) => crate::meta::text(object, "/source/component").to_owned(),
+            // Absent booleans read as Kubernetes defaults them.
+            let found = match path.as_str() {
+                "spec.unschedulable" | "spec.hostNetwork" if found.is_empty() => "false".to_owned(),
                 _ => found,
             };
             (found == *wanted) == *equal
@@ -221,6 +220,7 @@ fn stored_name(key: &str) -> String {
     match key.strip_prefix("regarding.") {
         Some(rest) => format!("involvedObject.{rest}"),
         None if key == "reportingController" => "reportingComponent".to_owned(),
+        None if key == "source" => "source.component".to_owned(),
         None => key.to_owned(),
     }
 }
@@ -266,6 +266,7 @@ mod tests {
             ("app", true),
         ] {
             let labels = Labels::parse(selector).unwrap();
+            let object = Packed::new(1, &object);
             assert_eq!(labels.matches(&object), expected, "{selector}");
         }
     }
@@ -293,6 +294,7 @@ mod tests {
             ("spec.nodeName!=", false),
         ] {
             let fields = Fields::parse(selector, &allowed).unwrap();
+            let object = Packed::new(1, &object);
             assert_eq!(fields.matches(&object), expected, "{selector}");
         }
         assert_eq!(

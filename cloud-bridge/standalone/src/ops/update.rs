@@ -12,7 +12,6 @@ use crate::schema::strict::{self, FieldValidation, Parsed};
 use crate::store::{Change, Obj};
 use crate::time;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 impl Api {
     /// Replaces an object (or its status) with the body.
@@ -56,7 +55,7 @@ impl Api {
                 .convert
                 .to_served(&stored.value, &api_version)
                 .into_owned(),
-            created: outcome.before.is_none(),
+            created: outcome.created,
             warnings,
         })
     }
@@ -65,7 +64,7 @@ impl Api {
     pub(super) fn next(
         &self,
         target: Target<'_>,
-        old: &Arc<Obj>,
+        old: &Obj,
         new: Value,
         options: &WriteOptions,
     ) -> Result<Change> {

@@ -8,10 +8,9 @@ use super::list::version;
 use super::{Api, ListOptions};
 use crate::error::{ApiError, Result};
 use crate::http::Query;
-use crate::meta::namespace;
 use crate::registry::Resource;
 use crate::schema::Cause;
-use crate::store::{Event, EventKind, Obj};
+use crate::store::{Event, EventKind, Packed};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -65,7 +64,7 @@ impl WatchOptions {
 /// One line of a watch, before it is put into the form the client asked for.
 #[derive(Clone, Debug)]
 pub enum Line {
-    Object(&'static str, Arc<Obj>),
+    Object(&'static str, Arc<Packed>),
     /// A version reached; true for the one that ends the initial events.
     Bookmark(u64, bool),
     Error(Value),
@@ -175,12 +174,10 @@ impl Watch {
     }
 
     fn line(&self, event: &Event) -> Option<Line> {
-        let inside = |o: &Arc<Obj>| {
-            self.ns
-                .as_deref()
-                .is_none_or(|ns| ns == namespace(&o.value))
-                && self.options.list.matches(&o.value)
-        };
+        if self.ns.as_ref().is_some_and(|ns| *ns != event.key.ns) {
+            return None;
+        }
+        let inside = |o: &Arc<Packed>| self.options.list.matches(o);
         let before = event.before.as_ref().is_some_and(inside);
         let after = event.kind != EventKind::Deleted && inside(&event.object);
         let word = match (before, after) {

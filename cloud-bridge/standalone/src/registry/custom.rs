@@ -242,7 +242,7 @@ mod tests {
         assert!(rows_of(&crd).is_empty());
         establish(&mut crd, &registry.now());
         assert_eq!(crd["status"]["storedVersions"], json!(["v1"]));
-        registry.replace_custom(&[&crd]);
+        registry.replace_custom(&[crd]);
         let now = registry.now();
         let row = now.find("e.io", "v1", "things").unwrap();
         assert!(row.namespaced && row.status && row.short_names == ["th"]);
@@ -253,7 +253,7 @@ mod tests {
         let registry = Registry::new();
         let mut first = definition("things", "Thing");
         establish(&mut first, &registry.now());
-        registry.replace_custom(&[&first]);
+        registry.replace_custom(&[first]);
         let mut second = definition("thongs", "Thong");
         establish(&mut second, &registry.now());
         let condition = condition(&second, "NamesAccepted").unwrap();

@@ -20,7 +20,6 @@ pub const NODES: &str = "/nodes";
 pub const PODS: &str = "/pods";
 pub const EVENTS: &str = "/events";
 pub const SERVICE_ACCOUNTS: &str = "/serviceaccounts";
-pub const CONFIG_MAPS: &str = "/configmaps";
 pub const LEASES: &str = "coordination.k8s.io/leases";
 
 /// A subresource other than the object itself.
@@ -239,7 +238,7 @@ impl Registry {
     }
 
     /// Makes the custom rows those of these definitions.
-    pub fn replace_custom(&self, definitions: &[&Value]) {
+    pub fn replace_custom(&self, definitions: &[Value]) {
         let mut rows = self.builtin.clone();
         for definition in definitions {
             for resource in rows_of(definition) {

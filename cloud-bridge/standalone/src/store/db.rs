@@ -1,7 +1,7 @@
 //! The SQLite file: one table of objects, the last revision, one transaction per batch. A file
 //! that cannot be read is moved aside with a loud message and a new one begun.
 
-use super::{Event, EventKind, Key, Obj};
+use super::{Event, EventKind, Key, Packed};
 use rusqlite::{Connection, params};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub(super) struct Db {
 
 pub(super) struct Loaded {
     pub revision: u64,
-    pub objects: Vec<(Key, Obj)>,
+    pub objects: Vec<(Key, Packed)>,
 }
 
 /// Why a file is not usable as it is.
@@ -199,7 +199,7 @@ fn load(connection: &Connection) -> Result<Loaded, Unreadable> {
                 kind
             }
         };
-        objects.push((Key { kind, ns, name }, Obj { rev, value }));
+        objects.push((Key { kind, ns, name }, Packed::new(rev, &value)));
     }
     Ok(Loaded { revision, objects })
 }
@@ -213,13 +213,11 @@ impl Db {
             .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
     }
 
-    pub fn commit<'a>(
-        &mut self,
-        changes: impl Iterator<Item = (&'a Key, &'a Event)>,
-    ) -> rusqlite::Result<()> {
+    pub fn commit<'a>(&mut self, changes: impl Iterator<Item = &'a Event>) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         let mut last = 0;
-        for (key, event) in changes {
+        for event in changes {
+            let key = &event.key;
             // SQLite counts in i64; so many revisions no server lives to see.
             last = i64::try_from(event.object.rev).unwrap_or(i64::MAX);
             if event.kind == EventKind::Deleted {
@@ -227,7 +225,7 @@ impl Db {
                     .prepare_cached("DELETE FROM objects WHERE kind = ? AND ns = ? AND name = ?")?
                     .execute(params![&*key.kind, key.ns, key.name])?;
             } else {
-                let json = event.object.value.to_string();
+                let json = event.object.json();
                 transaction
                     .prepare_cached(
                         "INSERT INTO objects VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE \

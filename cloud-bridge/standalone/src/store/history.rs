@@ -1,9 +1,8 @@
 //! The last changes, for watches: a ring bounded by count and by bytes. Whoever asks for more
 //! than it holds is told that its version is too old and lists again.
 
-use super::Obj;
+use super::{Key, Packed};
 use crate::error::ApiError;
-use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -18,34 +17,21 @@ pub enum EventKind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     pub kind: EventKind,
-    /// `group/plural`
-    pub of: Arc<str>,
+    pub key: Key,
     /// The object after the change, or its last state.
-    pub object: Arc<Obj>,
-    pub before: Option<Arc<Obj>>,
+    pub object: Arc<Packed>,
+    pub before: Option<Arc<Packed>>,
 }
 
 const MOST_EVENTS: usize = 4096;
-/// Of objects that may live on here alone, in memory.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
-
-/// About how much memory a value takes.
-fn weight(value: &Value) -> usize {
-    const NODE: usize = 32;
-    NODE + match value {
-        Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(weight).sum(),
-        Value::Object(fields) => fields.iter().map(|(k, v)| NODE + k.len() + weight(v)).sum(),
-        _ => 0,
-    }
-}
+/// Of the text of objects that may live on here alone.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// How many events one call returns: a watch that is far behind takes several.
 const BATCH: usize = 256;
 
 pub(super) struct History {
-    /// With what each one weighs.
-    events: VecDeque<(Event, usize)>,
+    events: VecDeque<Event>,
     bytes: usize,
     /// Everything after this revision is here.
     since: u64,
@@ -64,14 +50,13 @@ impl History {
 
     pub fn push(&mut self, event: Event) {
         self.reached = event.object.rev;
-        let bytes = weight(&event.object.value);
-        self.bytes += bytes;
-        self.events.push_back((event, bytes));
+        self.bytes += event.object.json().len();
+        self.events.push_back(event);
         while self.events.len() > MOST_EVENTS || self.bytes > MOST_BYTES {
-            let Some((oldest, bytes)) = self.events.pop_front() else {
+            let Some(oldest) = self.events.pop_front() else {
                 return;
             };
-            self.bytes -= bytes;
+            self.bytes -= oldest.object.json().len();
             self.since = oldest.object.rev;
         }
     }
@@ -87,10 +72,10 @@ impl History {
         if after < self.since || after > self.reached {
             return Err(ApiError::expired(after, self.since));
         }
-        let start = self.events.partition_point(|(e, _)| e.object.rev <= after);
+        let start = self.events.partition_point(|e| e.object.rev <= after);
         let mut found = Vec::new();
-        for (event, _) in self.events.range(start..) {
-            if kind.is_none_or(|kind| kind == &*event.of) {
+        for event in self.events.range(start..) {
+            if kind.is_none_or(|kind| kind == &*event.key.kind) {
                 found.push(event.clone());
                 if found.len() == BATCH {
                     return Ok((found, event.object.rev));
@@ -109,11 +94,8 @@ mod tests {
     fn event(of: &str, rev: u64) -> Event {
         Event {
             kind: EventKind::Added,
-            of: of.into(),
-            object: Arc::new(Obj {
-                rev,
-                value: json!({}),
-            }),
+            key: Key::new(&of.into(), "", "a"),
+            object: Arc::new(Packed::new(rev, &json!({}))),
             before: None,
         }
     }
@@ -146,10 +128,7 @@ mod tests {
         for rev in 1..=20 {
             let mut large = event("/pods", rev);
             let text = "x".repeat(MOST_BYTES / 10);
-            large.object = Arc::new(Obj {
-                rev,
-                value: json!({"x": text}),
-            });
+            large.object = Arc::new(Packed::new(rev, &json!({"x": text})));
             history.push(large);
         }
         assert!(history.bytes <= MOST_BYTES);

@@ -11,9 +11,11 @@
 
 mod db;
 mod history;
+mod packed;
 
 pub use db::OpenError;
 pub use history::{Event, EventKind};
+pub use packed::{Obj, Packed};
 
 use crate::error::ApiError;
 use history::History;
@@ -24,13 +26,6 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
-
-/// One version of one object. `value.metadata.resourceVersion` is `rev`.
-#[derive(Debug, PartialEq)]
-pub struct Obj {
-    pub rev: u64,
-    pub value: Value,
-}
 
 /// Where an object lives: `kind` is `group/plural`, whatever the version.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,16 +58,15 @@ pub enum Change {
 /// What an update did, committed.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    pub before: Option<Arc<Obj>>,
     /// The object as stored, or its last state if it was removed.
-    pub object: Option<Arc<Obj>>,
+    pub object: Option<Obj>,
+    pub created: bool,
     pub deleted: bool,
 }
 
-type Objects = BTreeMap<(String, String), Arc<Obj>>;
+type Objects = BTreeMap<(String, String), Arc<Packed>>;
 
 struct Pending {
-    key: Key,
     event: Event,
     done: oneshot::Sender<Result<(), String>>,
 }
@@ -88,7 +82,7 @@ struct State {
 }
 
 impl State {
-    fn put(&mut self, key: &Key, object: Option<Arc<Obj>>) {
+    fn put(&mut self, key: &Key, object: Option<Arc<Packed>>) {
         let id = (key.ns.clone(), key.name.clone());
         let objects = self.kinds.entry(key.kind.clone()).or_default();
         match object {
@@ -97,7 +91,7 @@ impl State {
         };
     }
 
-    fn get(&self, key: &Key) -> Option<Arc<Obj>> {
+    fn get(&self, key: &Key) -> Option<Arc<Packed>> {
         let id = (key.ns.clone(), key.name.clone());
         self.kinds.get(&key.kind)?.get(&id).cloned()
     }
@@ -185,7 +179,11 @@ impl Store {
     }
 
     /// One object, as committed.
-    pub async fn get(&self, key: &Key) -> Result<Option<Arc<Obj>>, ApiError> {
+    pub async fn get(&self, key: &Key) -> Result<Option<Obj>, ApiError> {
+        Ok(self.get_packed(key).await?.map(|o| o.unpack()))
+    }
+
+    pub async fn get_packed(&self, key: &Key) -> Result<Option<Arc<Packed>>, ApiError> {
         loop {
             let (object, rev, undone) = {
                 let state = lock(&self.shared.state);
@@ -207,7 +205,7 @@ impl Store {
         kind: &str,
         ns: Option<&str>,
         after: Option<(String, String)>,
-    ) -> Result<(Vec<Arc<Obj>>, u64), ApiError> {
+    ) -> Result<(Vec<Arc<Packed>>, u64), ApiError> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         loop {
             let (objects, rev, undone) = {
@@ -232,7 +230,7 @@ impl Store {
     }
 
     /// Every object of every kind, for the controllers' full passes.
-    pub async fn everything(&self) -> Result<Vec<(Key, Arc<Obj>)>, ApiError> {
+    pub async fn everything(&self) -> Result<Vec<(Key, Arc<Packed>)>, ApiError> {
         loop {
             let (all, rev, undone) = {
                 let state = lock(&self.shared.state);
@@ -282,20 +280,21 @@ impl Store {
     /// object meanwhile. Returns when the change is on disk.
     pub async fn update<F>(&self, key: &Key, mut decide: F) -> Result<Outcome, ApiError>
     where
-        F: FnMut(Option<&Arc<Obj>>) -> Result<Change, ApiError>,
+        F: FnMut(Option<&Obj>) -> Result<Change, ApiError>,
     {
         for _ in 0..UPDATE_ATTEMPTS {
             let (before, undone) = {
                 let state = lock(&self.shared.state);
                 (state.get(key), state.undone)
             };
-            let (value, kind) = match decide(before.as_ref())? {
+            let shown = before.as_ref().map(|o| o.unpack());
+            let (value, kind) = match decide(shown.as_ref())? {
                 Change::Keep => {
                     let rev = before.as_ref().map_or(0, |o| o.rev);
                     if self.settled(rev, undone).await? {
                         return Ok(Outcome {
-                            object: before.clone(),
-                            before,
+                            created: shown.is_none(),
+                            object: shown,
                             deleted: false,
                         });
                     }
@@ -310,8 +309,8 @@ impl Store {
             };
             return match in_time(done).await? {
                 Ok(Ok(())) => Ok(Outcome {
-                    before,
                     object: Some(object),
+                    created: before.is_none(),
                     deleted: kind == EventKind::Deleted,
                 }),
                 Ok(Err(why)) => Err(ApiError::internal(format!("could not store: {why}"))),
@@ -329,10 +328,10 @@ impl Store {
     fn submit(
         &self,
         key: &Key,
-        before: Option<&Arc<Obj>>,
+        before: Option<&Arc<Packed>>,
         mut value: Value,
         kind: EventKind,
-    ) -> Result<Option<(Arc<Obj>, oneshot::Receiver<Result<(), String>>)>, ApiError> {
+    ) -> Result<Option<(Obj, oneshot::Receiver<Result<(), String>>)>, ApiError> {
         let mut state = lock(&self.shared.state);
         if state.closing {
             return Err(ApiError::internal("the server is shutting down"));
@@ -343,23 +342,22 @@ impl Store {
         state.revision += 1;
         let rev = state.revision;
         value["metadata"]["resourceVersion"] = Value::String(rev.to_string());
-        let object = Arc::new(Obj { rev, value });
+        let object = Arc::new(Packed::new(rev, &value));
         let stored = (kind != EventKind::Deleted).then(|| object.clone());
         state.put(key, stored);
         let (done, wait) = oneshot::channel();
         state.pending.push(Pending {
-            key: key.clone(),
             event: Event {
                 kind,
-                of: key.kind.clone(),
-                object: object.clone(),
+                key: key.clone(),
+                object,
                 before: before.cloned(),
             },
             done,
         });
         drop(state);
         self.shared.wake_writer.notify_one();
-        Ok(Some((object, wait)))
+        Ok(Some((Obj { rev, value }, wait)))
     }
 
     /// The committed changes to objects of `kind` after revision `after`, and the revision
@@ -390,7 +388,7 @@ fn write_loop(shared: &Shared, mut db: db::Db) {
             }
             std::mem::take(&mut state.pending)
         };
-        match db.commit(batch.iter().map(|p| (&p.key, &p.event))) {
+        match db.commit(batch.iter().map(|p| &p.event)) {
             Ok(()) => publish(shared, batch),
             Err(error) => undo(shared, batch, &error.to_string()),
         }
@@ -424,7 +422,7 @@ fn undo(shared: &Shared, batch: Vec<Pending>, why: &str) {
         let mut state = lock(&shared.state);
         undone.append(&mut state.pending);
         for pending in undone.iter().rev() {
-            state.put(&pending.key, pending.event.before.clone());
+            state.put(&pending.event.key, pending.event.before.clone());
         }
         state.undone += 1;
         state.revision

@@ -45,7 +45,7 @@ async fn what_was_stored_is_there_after_a_restart_and_revisions_go_on() {
         .await
         .unwrap();
     assert_eq!(objects.len(), 1);
-    assert_eq!(objects[0].value["data"]["x"], "1");
+    assert_eq!(objects[0].unpack().value["data"]["x"], "1");
     assert_eq!(rev, last, "a deletion's revision is not given again");
     assert_eq!(put(&again, "c", "3").await.unwrap(), last + 1);
     assert_eq!(again.events("/configmaps", last - 1).unwrap_err().code, 410);
