@@ -73,6 +73,7 @@ impl Bus {
                 options: options.clone(),
                 boot,
                 keep_session: false,
+                will: None,
             },
             inbox,
             shared,
@@ -243,7 +244,14 @@ impl Bus {
     /// The messages that this component may not miss, on a connection of their own
     /// (`{name}.inbox`), whose session the broker keeps.
     pub fn inbox(&self) -> Inbox {
-        Inbox::open(&self.inner.options, &self.inner.stop)
+        Inbox::open(&self.inner.options, &self.inner.stop, None)
+    }
+
+    /// The same, and that connection leaves a will: MQTT allows one for each, and the main
+    /// connection's is the health. It has to be said anew after each of the inbox's connects (see
+    /// [`Inbox::status`]): that one of them broke does not mean that we are gone.
+    pub fn inbox_with_will(&self, will: Message) -> Inbox {
+        Inbox::open(&self.inner.options, &self.inner.stop, Some(will))
     }
 
     /// Says how we are, on `sys/{name}/health`; at first every unit is `up`.

@@ -26,7 +26,11 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    pub(crate) fn open(options: &ConnectOptions, stop: &CancellationToken) -> Self {
+    pub(crate) fn open(
+        options: &ConnectOptions,
+        stop: &CancellationToken,
+        will: Option<Message>,
+    ) -> Self {
         let mut options = options.clone();
         let filters = table::inbox_filters(options.name.as_str());
         options.client_id = format!("{}.inbox", options.name);
@@ -51,6 +55,7 @@ impl Inbox {
                 options,
                 boot: crate::random_id(),
                 keep_session: true,
+                will,
             },
             receive,
             Arc::new(Shared::default()),

@@ -33,6 +33,9 @@ pub(crate) struct Config {
     pub boot: String,
     /// Ask the broker to queue for us while we are away.
     pub keep_session: bool,
+    /// What the broker says in our place when the connection breaks; a unit's own is `down` on its
+    /// health.
+    pub will: Option<Message>,
 }
 
 /// What a handle asks of the session.
@@ -213,7 +216,8 @@ impl Session {
     ) -> Option<Result<(Wire, Accepted), WireError>> {
         let options = self.config.options.clone();
         let keep = self.config.keep_session;
-        let will = self.health_message(Up::Down, Some("connection lost".into()));
+        let down = || self.health_message(Up::Down, Some("connection lost".into()));
+        let will = self.config.will.clone().or_else(down);
         let attempt = async move {
             if !wait.is_zero() {
                 sleep(wait).await;

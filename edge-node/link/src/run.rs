@@ -176,7 +176,9 @@ enum Input {
 
 impl Link {
     async fn turn(mut self, stop: CancellationToken) -> Result<()> {
-        let mut inbox = self.bus.inbox();
+        let will = Message::json(&Topic::Link {}, &Board::will())?;
+        let mut inbox = self.bus.inbox_with_will(will);
+        let mut inbox_status = inbox.status();
         let mut up = self.bus.collection(uplink::filters()).await?.mirror();
         let beat = Topic::NodeBeat {};
         let beats = [table::filter_of(beat.row().pattern, &[])];
@@ -208,6 +210,12 @@ impl Link {
                     Ok(()) => Input::BusChanged,
                     Err(_) => Input::Stop,
                 },
+                Ok(()) = inbox_status.changed() => {
+                    if inbox_status.borrow_and_update().connected {
+                        self.board.repeat();
+                    }
+                    continue;
+                }
                 change = up.next() => Input::Up(change),
                 beat = beats.next() => Input::Beat(beat),
                 event = inbox.next() => Input::Event(event),

@@ -39,6 +39,19 @@ impl Board {
         }
     }
 
+    /// What the broker says of a link that ends without a word. It cannot say when that was: `since` is when it
+    /// last had one.
+    pub fn will() -> LinkState {
+        let mut board = Board::new();
+        board.why = Some("link ended without a word, some time after that".into());
+        board.current()
+    }
+
+    /// What was said may have been overwritten by the will.
+    pub fn repeat(&mut self) {
+        self.said = None;
+    }
+
     /// True if that is news.
     pub fn set(&mut self, state: LinkUp, why: Option<String>) -> bool {
         let news = self.state != state || self.why != why;
@@ -74,9 +87,8 @@ impl Board {
         self.spool = totals;
     }
 
-    /// What is to be said now, if anything.
-    pub fn news(&mut self, now: Instant) -> Option<LinkState> {
-        let current = LinkState {
+    fn current(&self) -> LinkState {
+        LinkState {
             state: self.state,
             since: self.since.clone(),
             // Milliseconds are what the clock of the protocol gives.
@@ -88,7 +100,12 @@ impl Board {
             cert_until: self.cert_until.map(rfc3339_ms),
             synced: self.synced.iter().cloned().collect(),
             why: self.why.clone(),
-        };
+        }
+    }
+
+    /// What is to be said now, if anything.
+    pub fn news(&mut self, now: Instant) -> Option<LinkState> {
+        let current = self.current();
         if let (Some(said), Some(at)) = (&self.said, self.said_at) {
             if *said == current {
                 return None;

@@ -20,6 +20,7 @@ use edgebus_bus::{Identity, Name, NodeName, Role, Topic};
 use edgebus_client::{Address, Bus, Change, ConnectOptions, Message, Mirror};
 use edgebus_link::{Config, JoinSpec, join, run};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -172,6 +173,29 @@ impl Node {
             mirror,
             sealed,
         }
+    }
+
+    /// Starts link in a thread of its own. With the sender gone it ends as by `kill -9`: nothing of it runs any
+    /// more, its sockets close.
+    fn start_apart(&self) -> oneshot::Sender<()> {
+        let options =
+            ConnectOptions::unit(self.address(), Name::new("link").unwrap(), "link", "test");
+        let config = Config::new(self.keys(), self.dir.path().join("data"));
+        let (alive, killed) = oneshot::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let bus = Bus::connect(options, CancellationToken::new());
+                tokio::select! {
+                    ended = run(config, bus, CancellationToken::new()) => panic!("{ended:?}"),
+                    _ = killed => {}
+                }
+            });
+        });
+        alive
     }
 
     async fn start(&mut self) {
@@ -416,6 +440,21 @@ async fn a_restarted_link_knows_what_is_there_and_moves_nothing() {
         .await;
     assert!(rev_of(&view, 3) > before, "the counter goes on");
     assert_eq!(cloud.state().puts, puts + 2, "a manifest and one object");
+}
+
+#[tokio::test]
+async fn a_killed_link_is_said_to_be_down_until_it_is_back() {
+    let cloud = Cloud::start("c-1").await;
+    let node = Node::new();
+    node.join(&cloud).await;
+    let mut view = node.view().await;
+    for _ in 0..2 {
+        let process = node.start_apart();
+        view.up().await;
+        drop(process);
+        let state = view.link("down", |s| s.state == LinkUp::Down).await;
+        assert!(state.why.unwrap().contains("without a word"));
+    }
 }
 
 #[tokio::test]
