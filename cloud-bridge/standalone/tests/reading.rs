@@ -379,6 +379,20 @@ async fn a_silent_node_is_not_ready_until_it_speaks_again() {
     .await
     .ok();
     c.patch("/api/v1/nodes/edge-0/status", "strategic-merge", &json!({"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}})).await.ok();
+    eventually("people are told", async || {
+        let events = c
+            .get("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dedge-0")
+            .await
+            .ok();
+        let mut reasons: Vec<String> = events["items"]
+            .as_array()?
+            .iter()
+            .map(|e| e["reason"].as_str().unwrap().to_owned())
+            .collect();
+        reasons.sort();
+        (reasons == ["NodeNotReady", "NodeReady", "RegisteredNode"]).then_some(())
+    })
+    .await;
     eventually("the taints are gone", async || {
         c.get("/api/v1/nodes/edge-0").await.ok()["spec"]
             .get("taints")

@@ -7,6 +7,7 @@ mod definitions;
 mod events;
 mod garbage;
 mod namespaces;
+mod news;
 mod nodes;
 mod taints;
 

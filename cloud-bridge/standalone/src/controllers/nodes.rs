@@ -1,14 +1,16 @@
-//! Node lifecycle: a node whose lease is not renewed in time is unknown and tainted.
+//! Node lifecycle: a node whose lease is not renewed in time is unknown and tainted, and
+//! Events say when it came, went silent and was ready again.
 //!
 //! Time is measured on this server's monotonic clock from when a renewal was *seen*, so a
 //! node's wall clock, or a jump of ours, makes nobody unready. A restart gives every node
 //! the whole grace period again.
 
+use super::news::{self, News};
 use super::{taints, update};
 use crate::error::Result;
 use crate::meta::{condition, name, text};
 use crate::ops::Api;
-use crate::registry::{LEASES, NODES};
+use crate::registry::{LEASES, NODES, Resource};
 use crate::store::{Key, Obj};
 use crate::time;
 use std::collections::HashMap;
@@ -23,6 +25,7 @@ struct Sign {
     uid: String,
     said: String,
     seen: Instant,
+    ready: bool,
 }
 
 pub async fn run(api: Arc<Api>, grace: Duration) {
@@ -77,39 +80,41 @@ async fn pass(api: &Api, grace: Duration, signs: &mut HashMap<String, Sign>) -> 
             .map_or("", |l| text(&l.value, "/spec/renewTime"));
         let said = format!("{renewed} {heartbeat}");
         let uid = text(&node.value, "/metadata/uid").to_owned();
-        let sign = match signs.get_mut(&own) {
-            Some(sign) if sign.uid == uid => sign,
-            _ => {
-                signs.insert(
-                    own.clone(),
-                    Sign {
-                        uid,
-                        said: said.clone(),
-                        seen: Instant::now(),
-                    },
-                );
-                continue_with(api, resource, node, false).await?;
-                continue;
-            }
+        let sign = signs.get(&own).filter(|sign| sign.uid == uid);
+        // A node that is new to this server has the whole grace period.
+        let seen = match sign {
+            Some(sign) if sign.said == said => sign.seen,
+            _ => Instant::now(),
         };
-        if sign.said != said {
-            sign.said = said;
-            sign.seen = Instant::now();
+        let silent = seen.elapsed() > grace;
+        let ready = mind(api, resource, node, silent).await?;
+        let news = match sign {
+            None => Some("RegisteredNode"),
+            Some(sign) if sign.ready && !ready => Some("NodeNotReady"),
+            Some(sign) if !sign.ready && ready => Some("NodeReady"),
+            Some(_) => None,
+        };
+        let sign = Sign {
+            uid,
+            said,
+            seen,
+            ready,
+        };
+        signs.insert(own, sign);
+        // News that cannot be told must not keep a node from being minded.
+        if let Some(reason) = news
+            && let Err(error) = tell(api, node, reason).await
+        {
+            tracing::debug!("no event {reason}: {error}");
         }
-        let silent = sign.seen.elapsed() > grace;
-        continue_with(api, resource, node, silent).await?;
     }
     Ok(())
 }
 
-async fn continue_with(
-    api: &Api,
-    resource: &Arc<crate::registry::Resource>,
-    node: &Obj,
-    silent: bool,
-) -> Result<()> {
-    let was_ready = condition(&node.value, "Ready").is_some_and(|c| c["status"] == "True");
-    if silent && was_ready {
+/// Makes conditions and taints those of a node that is silent or not. Says whether it is ready.
+async fn mind(api: &Api, resource: &Arc<Resource>, node: &Obj, silent: bool) -> Result<bool> {
+    let ready = condition(&node.value, "Ready").is_some_and(|c| c["status"] == "True");
+    if silent && ready {
         tracing::warn!("node {} is silent: not ready", name(&node.value));
     }
     update(api, resource, node, |node| {
@@ -119,5 +124,26 @@ async fn continue_with(
         }
         taints::set(node, &now);
     })
+    .await?;
+    Ok(ready && !silent)
+}
+
+/// The Events that people know from other clusters, word for word.
+async fn tell(api: &Api, node: &Obj, reason: &str) -> Result<()> {
+    let own = name(&node.value);
+    let message = match reason {
+        "RegisteredNode" => format!("Node {own} event: Registered Node {own} in Controller"),
+        _ => format!("Node {own} status is now: {reason}"),
+    };
+    news::tell(
+        api,
+        &News {
+            from: "node-controller",
+            of: ("v1", "Node"),
+            object: &node.value,
+            reason,
+            message: &message,
+        },
+    )
     .await
 }
