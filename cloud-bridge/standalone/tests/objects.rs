@@ -535,6 +535,10 @@ async fn patches_of_every_kind_change_what_they_say() {
     let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ssa"}, "data": {"x": "1"}});
     let at = format!("{CONFIG_MAPS}/ssa");
     c.patch(&at, "apply", &config).await.refused(422, "Invalid");
+    let untyped = c
+        .patch(&format!("{at}?fieldManager=one"), "apply", &json!({}))
+        .await;
+    assert!(untyped.refused(400, "BadRequest").contains("no apiVersion"));
     let applied = c
         .patch(&format!("{at}?fieldManager=one"), "apply", &config)
         .await;
@@ -549,6 +553,8 @@ async fn patches_of_every_kind_change_what_they_say() {
             .refused(409, "Conflict")
             .contains("conflict with \"one\"")
     );
+    let cause = &conflict.json()["details"]["causes"][0];
+    assert_eq!(cause["message"], "conflict with \"one\"");
     let forced = c
         .patch(
             &format!("{at}?fieldManager=two&force=true"),

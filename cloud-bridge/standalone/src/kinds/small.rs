@@ -67,7 +67,7 @@ pub fn validate_data(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     if size > MOST_DATA_BYTES {
         causes.push(Cause::plain(
             crate::schema::Reason::TooLong,
-            "",
+            "data",
             &format!("may not be more than {MOST_DATA_BYTES} bytes"),
         ));
     }

@@ -107,6 +107,17 @@ impl Api {
                 &[cause],
             ));
         }
+        for (field, expected) in [
+            ("apiVersion", &resource.api_version()),
+            ("kind", &resource.kind),
+        ] {
+            // check_fields would fill them in, which is right for every body but this one.
+            if parsed.value.get(field).is_none_or(|v| v == "") {
+                return Err(ApiError::bad_request(format!(
+                    "invalid object type: the configuration to apply has no {field}; here it is {expected:?}"
+                )));
+            }
+        }
         let warnings = check_fields(resource, &mut parsed, options.validation)?;
         let mut config = parsed.value;
         match name(&config) {
@@ -183,7 +194,7 @@ fn apply_error(error: &ApplyError) -> ApiError {
         .map(|c| {
             json!({
                 "reason": "FieldManagerConflict",
-                "message": format!("conflict with {:?} using {}", c.manager, c.api_version),
+                "message": format!("conflict with {}", c.owner()),
                 "field": c.field,
             })
         })

@@ -62,7 +62,7 @@ impl Conflict {
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ApplyError {
-    /// 409 with one `FieldManagerConflict` cause (`conflict with {owner}`, field) each.
+    /// 409 with one `FieldManagerConflict` cause each.
     #[error("{}", conflict_message(.0))]
     Conflict(Vec<Conflict>),
     /// 400
@@ -155,8 +155,7 @@ pub fn apply(
 
 /// Records in `new.metadata.managedFields` what a create, update or patch changed.
 /// `old` is `None` for a create. A write that changes nothing leaves the record as it was.
-/// Fields that the same manager applies stay with its apply, so the record is right whether
-/// or not this is called for the result of an [`apply`].
+/// Not for the result of an [`apply`], which has its record.
 pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, who: &Who<'_>) {
     if managed::is_reset(new) {
         managed::write(new, Vec::new());
@@ -175,14 +174,6 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, who: 
         changed.subtract_with_parents(&path(&["metadata", "annotations", LAST_APPLIED]));
     }
     let mut mine = Entry::of(who, Operation::Update);
-    for entry in &entries {
-        let own_apply = entry.operation == Operation::Apply
-            && entry.manager == mine.manager
-            && entry.subresource == mine.subresource;
-        if own_apply {
-            changed.subtract_with_parents(&entry.fields);
-        }
-    }
     let last = take(&mut entries, &mine);
     for entry in &mut entries {
         entry.fields.subtract(&changed);

@@ -23,7 +23,7 @@ pub fn json_patch(target: &Value, patch: &Value) -> Result<Value, PatchError> {
     }
     let mut value = target.clone();
     let mut copied = 0;
-    for operation in patch.0 {
+    for (at, operation) in patch.0.into_iter().enumerate() {
         if let json_patch::PatchOperation::Copy(copy) = &operation {
             copied += value
                 .pointer(copy.from.as_str())
@@ -32,8 +32,13 @@ pub fn json_patch(target: &Value, patch: &Value) -> Result<Value, PatchError> {
                 return Err(PatchError::TooLarge { limit: MAX_COPIED });
             }
         }
-        json_patch::patch(&mut value, std::slice::from_ref(&operation))
-            .map_err(PatchError::NotApplicable)?;
+        json_patch::patch(&mut value, std::slice::from_ref(&operation)).map_err(|error| {
+            PatchError::NotApplicable {
+                operation: at,
+                path: operation_path(&operation),
+                source: error.kind,
+            }
+        })?;
         // `add` and `copy` can put a document into itself, level by level.
         if deeper_than(&value, MAX_DEPTH) {
             return Err(PatchError::TooDeep {
@@ -87,6 +92,15 @@ mod tests {
     fn a_failed_test_operation_is_not_applicable_and_a_wrong_one_is_malformed() {
         let error = json_patch(&json!({}), &json!([{"op": "remove", "path": "/x"}])).unwrap_err();
         assert_eq!(error.status(), 422, "{error}");
+        let tests = json!([{"op": "test", "path": "/a", "value": 1},
+            {"op": "test", "path": "/b", "value": 1}]);
+        let error = json_patch(&json!({"a": 1, "b": 2}), &tests).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("operation 1 at \"/b\": value did not match"),
+            "{error}"
+        );
         let error = json_patch(&json!({}), &json!([{"op": "frob"}])).unwrap_err();
         assert_eq!(error.status(), 400, "{error}");
     }

@@ -29,8 +29,15 @@ pub enum PatchError {
     TooLarge { limit: usize },
     #[error("{path}: the patched object would be nested deeper than {limit} levels")]
     TooDeep { path: String, limit: usize },
-    #[error("the server rejected our request due to an error in our request: {0}")]
-    NotApplicable(#[source] json_patch::PatchError),
+    /// `operation` counts from 0.
+    #[error(
+        "the server rejected our request due to an error in our request: operation {operation} at {path:?}: {source}"
+    )]
+    NotApplicable {
+        operation: usize,
+        path: String,
+        source: json_patch::PatchErrorKind,
+    },
     #[error("{path}: a strategic merge patch must be {expected} here")]
     WrongShape {
         path: String,
@@ -51,7 +58,7 @@ impl PatchError {
     /// grows too large, 422 for one that does not fit this object.
     pub fn status(&self) -> u16 {
         match self {
-            PatchError::NotApplicable(_) => 422,
+            PatchError::NotApplicable { .. } => 422,
             PatchError::TooManyOperations { .. } | PatchError::TooLarge { .. } => 413,
             _ => 400,
         }
