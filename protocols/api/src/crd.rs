@@ -15,6 +15,7 @@ pub fn crds() -> Vec<Value> {
             kind: "DeviceModel",
             short: &["devmodel", "dmodel"],
             status: false,
+            selectable: &[],
             columns: json!([
                 column("PROTOCOL", "string", ".spec.protocol", 0),
                 column("AGE", "date", ".metadata.creationTimestamp", 0),
@@ -26,6 +27,7 @@ pub fn crds() -> Vec<Value> {
             kind: "Device",
             short: &["dev"],
             status: true,
+            selectable: &[".spec.nodeName"],
             columns: json!([
                 column("NODE", "string", ".spec.nodeName", 0),
                 column("MODEL", "string", ".spec.deviceModelRef.name", 0),
@@ -52,6 +54,7 @@ pub fn crds() -> Vec<Value> {
             kind: "DeviceStatus",
             short: &["devstatus"],
             status: true,
+            selectable: &[],
             columns: json!([
                 column("STATE", "string", ".status.state", 0),
                 column(
@@ -73,6 +76,8 @@ struct Words {
     kind: &'static str,
     short: &'static [&'static str],
     status: bool,
+    /// What a field selector may name; Kubernetes before 1.31 drops it and refuses the selector.
+    selectable: &'static [&'static str],
     columns: Value,
 }
 
@@ -90,6 +95,10 @@ fn crd<T: JsonSchema>(words: Words) -> Value {
     });
     if words.status {
         version["subresources"] = json!({ "status": {} });
+    }
+    if !words.selectable.is_empty() {
+        let paths = words.selectable.iter().map(|p| json!({ "jsonPath": p }));
+        version["selectableFields"] = paths.collect();
     }
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::builtin;
-use super::cause::Cause;
+use super::cause::{Cause, Reason};
 use super::node::{Additional, Node, Schema, Ty};
 use super::parse::{Builder, Components, SchemaError};
 use super::structural;
@@ -61,8 +61,8 @@ impl Schema {
 }
 
 /// Everything that is wrong with the versions of a CustomResourceDefinition: their names,
-/// schemas (which must be structural), printer columns and scale paths. Empty = each
-/// version can be served.
+/// schemas (which must be structural), printer columns, selectable fields and scale paths.
+/// Empty = each version can be served.
 pub fn check(crd: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let versions = crd
@@ -132,6 +132,7 @@ fn check_version(version: &Value, path: &str, causes: &mut Vec<Cause>) {
             ));
         }
     }
+    check_selectable(version, path, causes);
     if let Some(scale) = version.pointer("/subresources/scale") {
         for (field, prefix) in [
             ("specReplicasPath", ".spec."),
@@ -149,6 +150,41 @@ fn check_version(version: &Value, path: &str, causes: &mut Vec<Cause>) {
                     &detail,
                 ));
             }
+        }
+    }
+}
+
+const MOST_SELECTABLE: usize = 8;
+
+/// A field selector compares texts: what it may name is one value of a known type.
+fn check_selectable(version: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let fields = version.get("selectableFields").and_then(Value::as_array);
+    let fields = fields.map(Vec::as_slice).unwrap_or_default();
+    if fields.len() > MOST_SELECTABLE {
+        causes.push(Cause::plain(
+            Reason::TooMany,
+            format!("{path}.selectableFields"),
+            &format!(
+                "{}: must have at most {MOST_SELECTABLE} items",
+                fields.len()
+            ),
+        ));
+    }
+    for (i, field) in fields.iter().enumerate() {
+        let given = text(field, "jsonPath");
+        let root = version.pointer("/schema/openAPIV3Schema");
+        let found = given.strip_prefix('.').and_then(|steps| {
+            steps
+                .split('.')
+                .try_fold(root?, |at, step| at["properties"].get(step))
+        });
+        let kind = found.map_or("", |schema| text(schema, "type"));
+        if !matches!(kind, "string" | "integer" | "boolean") || given.starts_with(".metadata") {
+            causes.push(Cause::invalid(
+                format!("{path}.selectableFields[{i}].jsonPath"),
+                &format!("{given:?}"),
+                "must point to a field of type string, boolean or integer in the schema, outside of metadata",
+            ));
         }
     }
 }
