@@ -1,6 +1,7 @@
 //! What is particular to a built-in kind when it is written: defaults beside the schema's,
 //! and checks that a schema cannot express. Everything common is in `ops`.
 
+mod apps;
 mod crd;
 mod node;
 mod pod;
@@ -51,6 +52,20 @@ pub const POD: Hooks = Hooks {
     update: pod::update,
     validate: pod::validate,
     generation: true,
+};
+pub const DEPLOYMENT: Hooks = Hooks {
+    default: apps::default_deployment,
+    validate: apps::validate,
+    generation: true,
+    ..Hooks::NONE
+};
+pub const REPLICA_SET: Hooks = Hooks {
+    default: apps::default_replica_set,
+    ..DEPLOYMENT
+};
+pub const DAEMON_SET: Hooks = Hooks {
+    default: apps::default_daemon_set,
+    ..DEPLOYMENT
 };
 pub const CONFIG_MAP: Hooks = Hooks {
     validate: small::validate_data,

@@ -39,7 +39,26 @@ pub fn create(pod: &mut Value) {
 }
 
 pub fn default(pod: &mut Value) {
-    let spec = &mut pod["spec"];
+    let Some(spec) = pod.get_mut("spec").filter(|s| s.is_object()) else {
+        return;
+    };
+    fill(spec, "enableServiceLinks", true);
+    default_spec(spec);
+    // A limit without a request is also the request.
+    for container in containers_mut(spec) {
+        let limits = container.pointer("/resources/limits");
+        let Some(limits) = limits.and_then(Value::as_object).cloned() else {
+            continue;
+        };
+        let requests = map_at(&mut container["resources"], "requests");
+        for (resource, limit) in limits {
+            requests.entry(resource).or_insert(limit);
+        }
+    }
+}
+
+/// What is filled in in the spec of a pod as in that of a template of pods.
+pub fn default_spec(spec: &mut Value) {
     if !spec.is_object() {
         return;
     }
@@ -48,17 +67,17 @@ pub fn default(pod: &mut Value) {
     fill(spec, "schedulerName", "default-scheduler");
     fill(spec, "terminationGracePeriodSeconds", 30);
     fill(spec, "securityContext", json!({}));
-    fill(spec, "enableServiceLinks", true);
-    for field in ["containers", "initContainers", "ephemeralContainers"] {
-        for container in spec
-            .get_mut(field)
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-        {
-            default_container(container);
-        }
-    }
+    containers_mut(spec).for_each(default_container);
+}
+
+fn containers_mut(spec: &mut Value) -> impl Iterator<Item = &mut Value> {
+    const FIELDS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+    spec.as_object_mut()
+        .into_iter()
+        .flatten()
+        .filter(|(field, _)| FIELDS.contains(&field.as_str()))
+        .filter_map(|(_, list)| list.as_array_mut())
+        .flatten()
 }
 
 fn default_container(container: &mut Value) {
@@ -80,17 +99,6 @@ fn default_container(container: &mut Value) {
     if let Some(ports) = container.get_mut("ports").and_then(Value::as_array_mut) {
         for port in ports.iter_mut().filter(|p| p.is_object()) {
             fill(port, "protocol", "TCP");
-        }
-    }
-    // A limit without a request is also the request.
-    if let Some(limits) = container
-        .pointer("/resources/limits")
-        .and_then(Value::as_object)
-        .cloned()
-    {
-        let requests = map_at(&mut container["resources"], "requests");
-        for (resource, limit) in limits {
-            requests.entry(resource).or_insert(limit);
         }
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -149,14 +157,15 @@ pub fn update(new: &mut Value, old: &Value) {
     }
 }
 
-pub fn validate(pod: &Value, old: Option<&Value>) -> Vec<Cause> {
+/// That containers are there, have names of their own and images; `at` is the path of `spec`.
+pub fn validate_containers(spec: &Value, at: &str) -> Vec<Cause> {
     let mut causes = Vec::new();
-    let containers = array(pod, "/spec/containers");
+    let containers = array(spec, "/containers");
     if containers.is_empty() {
-        causes.push(Cause::required("spec.containers", ""));
+        causes.push(Cause::required(format!("{at}.containers"), ""));
     }
     for (i, container) in containers.iter().enumerate() {
-        let at = |field: &str| format!("spec.containers[{i}].{field}");
+        let at = |field: &str| format!("{at}.containers[{i}].{field}");
         let own = text(container, "/name");
         if own.is_empty() {
             causes.push(Cause::required(at("name"), ""));
@@ -167,6 +176,11 @@ pub fn validate(pod: &Value, old: Option<&Value>) -> Vec<Cause> {
             causes.push(Cause::required(at("image"), ""));
         }
     }
+    causes
+}
+
+pub fn validate(pod: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let mut causes = validate_containers(&pod["spec"], "spec");
     let policy = text(pod, "/spec/restartPolicy");
     if !matches!(policy, "Always" | "OnFailure" | "Never") {
         let allowed = ["Always", "Never", "OnFailure"].map(|a| format!("{a:?}"));

@@ -2,7 +2,7 @@
 
 use super::{Api, DeleteOptions, Target};
 use crate::error::{ApiError, Result};
-use crate::meta::{map_at, text};
+use crate::meta::{is_deleting, map_at, text};
 use crate::store::Change;
 use crate::time;
 use serde_json::{Value, json};
@@ -22,6 +22,13 @@ impl Api {
             let has = text(&old.value, "/spec/nodeName");
             if !has.is_empty() {
                 let why = format!("pod {} is already assigned to node {has:?}", target.name);
+                return Err(ApiError::conflict(target.subject(), &why));
+            }
+            if is_deleting(&old.value) {
+                let why = format!(
+                    "pod {} is being deleted, cannot be assigned to a host",
+                    target.name
+                );
                 return Err(ApiError::conflict(target.subject(), &why));
             }
             let mut pod = old.value.clone();

@@ -1,5 +1,6 @@
-//! The `scale` subresource of custom resources.
+//! The `scale` subresource: the number of replicas, wherever an object keeps it.
 
+use super::selector::Labels;
 use super::{Api, PatchKind, Target, WriteOptions, body};
 use crate::error::{ApiError, Result};
 use crate::ops::Body;
@@ -15,9 +16,8 @@ fn pointer(path: &str) -> String {
 fn paths<'a>(target: &Target<'a>) -> Result<&'a ScalePaths> {
     target
         .resource
-        .custom
+        .scale
         .as_ref()
-        .and_then(|c| c.scale.as_ref())
         .ok_or_else(ApiError::no_such_resource)
 }
 
@@ -43,7 +43,10 @@ pub fn scale_of(target: Target<'_>, object: &Value) -> Result<Value> {
         .as_deref()
         .and_then(|p| object.pointer(&pointer(p)))
     {
-        status["selector"] = selector.clone();
+        status["selector"] = match selector {
+            Value::Object(_) => json!(Labels::of_selector(selector)?.to_string()),
+            text => text.clone(),
+        };
     }
     Ok(json!({
         "kind": "Scale",
@@ -88,6 +91,10 @@ impl Api {
                     at = &mut at[step];
                 }
                 *at = json!(replicas);
+                // A Scale that says which version it is of is written to no other.
+                if let Some(version) = scale["metadata"].get("resourceVersion") {
+                    new["metadata"]["resourceVersion"] = version.clone();
+                }
                 self.next(target, old, new, options)
             })
             .await?;

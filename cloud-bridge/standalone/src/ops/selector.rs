@@ -1,8 +1,10 @@
 //! Label and field selectors: parsed once, matched against many objects.
 
 use crate::error::{ApiError, Result};
+use crate::meta::{array, strings, text};
 use crate::store::Packed;
 use serde_json::Value;
+use std::fmt;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Test {
@@ -36,15 +38,48 @@ impl Labels {
         Ok(Labels { requirements })
     }
 
+    /// From a LabelSelector inside an object (`matchLabels`, `matchExpressions`).
+    pub fn of_selector(selector: &Value) -> Result<Labels> {
+        let mut requirements = Vec::new();
+        let equal = selector["matchLabels"].as_object();
+        for (key, value) in equal.into_iter().flatten() {
+            let value = label_value(value.as_str().unwrap_or(""), key)?;
+            requirements.push((label_key(key, key)?, Test::In(vec![value])));
+        }
+        for expression in array(selector, "/matchExpressions") {
+            let key = text(expression, "/key");
+            let values = strings(expression.get("values"))
+                .into_iter()
+                .map(|value| label_value(value, key))
+                .collect::<Result<Vec<_>>>()?;
+            let test = match (text(expression, "/operator"), values.is_empty()) {
+                ("In", false) => Test::In(values),
+                ("NotIn", false) => Test::NotIn(values),
+                ("Exists", true) => Test::Exists,
+                ("DoesNotExist", true) => Test::Missing,
+                _ => {
+                    return Err(bad(
+                        &expression.to_string(),
+                        "allowed are In and NotIn with values, Exists and DoesNotExist without",
+                    ));
+                }
+            };
+            requirements.push((label_key(key, key)?, test));
+        }
+        Ok(Labels { requirements })
+    }
+
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()
     }
 
     pub fn matches(&self, object: &Packed) -> bool {
-        if self.requirements.is_empty() {
-            return true;
-        }
-        let labels = object.find(["metadata", "labels"]).unwrap_or_default();
+        self.is_empty()
+            || self.match_labels(&object.find(["metadata", "labels"]).unwrap_or_default())
+    }
+
+    /// As [`Labels::matches`], of the labels alone.
+    pub fn match_labels(&self, labels: &Value) -> bool {
         self.requirements.iter().all(|(key, test)| {
             let value = labels.get(key).and_then(Value::as_str);
             match (test, value) {
@@ -56,6 +91,26 @@ impl Labels {
                 _ => false,
             }
         })
+    }
+}
+
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (key, test)) in self.requirements.iter().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            match test {
+                Test::In(values) if values.len() == 1 => write!(f, "{key}={}", values[0])?,
+                Test::In(values) => write!(f, "{key} in ({})", values.join(","))?,
+                Test::NotIn(values) => write!(f, "{key} notin ({})", values.join(","))?,
+                Test::Exists => f.write_str(key)?,
+                Test::Missing => write!(f, "!{key}")?,
+                Test::Greater(than) => write!(f, "{key}>{than}")?,
+                Test::Less(than) => write!(f, "{key}<{than}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -268,6 +323,25 @@ mod tests {
             let labels = Labels::parse(selector).unwrap();
             let object = Packed::new(1, &object);
             assert_eq!(labels.matches(&object), expected, "{selector}");
+        }
+    }
+
+    #[test]
+    fn a_selector_in_an_object_is_the_same_as_its_text() {
+        let selector = json!({"matchLabels": {"app": "web"}, "matchExpressions": [
+            {"key": "tier", "operator": "In", "values": ["a", "b"]},
+            {"key": "old", "operator": "DoesNotExist"}]});
+        let labels = Labels::of_selector(&selector).unwrap();
+        assert_eq!(labels.to_string(), "app=web,tier in (a,b),!old");
+        assert_eq!(Labels::parse(&labels.to_string()).unwrap(), labels);
+        assert!(labels.match_labels(&json!({"app": "web", "tier": "b"})));
+        assert!(!labels.match_labels(&json!({"app": "web", "tier": "b", "old": ""})));
+        for bad in [
+            json!({"matchLabels": {"a": "not ok"}}),
+            json!({"matchExpressions": [{"key": "a", "operator": "In"}]}),
+            json!({"matchExpressions": [{"key": "a", "operator": "Near", "values": ["b"]}]}),
+        ] {
+            assert!(Labels::of_selector(&bad).is_err(), "{bad}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The table of built-in kinds.
 
-use super::{Resource, Subresource};
+use super::{Resource, ScalePaths, Subresource};
 use crate::convert::Convert;
 use crate::kinds::{self, Hooks};
 use std::sync::OnceLock;
@@ -40,6 +40,8 @@ const fn sub(
 ) -> Subresource {
     Subresource { name, gvk, verbs }
 }
+
+const SCALE: Subresource = sub("scale", ("autoscaling", "v1", "Scale"), READ_WRITE);
 
 const NOTHING: Row = Row {
     gv: ("", "v1"),
@@ -171,6 +173,39 @@ const ROWS: &[Row] = &[
         ..NOTHING
     },
     Row {
+        gv: ("apps", "v1"),
+        plural: "deployments",
+        kind: "Deployment",
+        short: &["deploy"],
+        categories: &["all"],
+        status: true,
+        subresources: &[SCALE],
+        hooks: kinds::DEPLOYMENT,
+        ..NOTHING
+    },
+    Row {
+        gv: ("apps", "v1"),
+        plural: "replicasets",
+        kind: "ReplicaSet",
+        short: &["rs"],
+        categories: &["all"],
+        status: true,
+        subresources: &[SCALE],
+        fields: &["status.replicas"],
+        hooks: kinds::REPLICA_SET,
+        ..NOTHING
+    },
+    Row {
+        gv: ("apps", "v1"),
+        plural: "daemonsets",
+        kind: "DaemonSet",
+        short: &["ds"],
+        categories: &["all"],
+        status: true,
+        hooks: kinds::DAEMON_SET,
+        ..NOTHING
+    },
+    Row {
         gv: ("coordination.k8s.io", "v1"),
         plural: "leases",
         kind: "Lease",
@@ -281,6 +316,11 @@ pub(super) fn rows() -> impl Iterator<Item = Resource> {
             status: row.status,
             subresources: row.subresources.to_vec(),
             fields: owned(row.fields),
+            scale: row.subresources.contains(&SCALE).then(|| ScalePaths {
+                spec_replicas: ".spec.replicas".into(),
+                status_replicas: ".status.replicas".into(),
+                selector: Some(".spec.selector".into()),
+            }),
             hooks: row.hooks,
             convert: row.convert,
             storage: format!("{group}/{}", row.plural).into(),

@@ -5,6 +5,7 @@ use crate::convert::Convert;
 use crate::kinds::Hooks;
 use crate::meta::{array, condition, strings, text};
 use crate::schema::Schema;
+use crate::schema::openapi::RawSchema;
 use crate::time;
 use serde_json::{Value, json};
 use std::sync::{Arc, OnceLock};
@@ -88,18 +89,18 @@ fn row(definition: &Value, version: &Value) -> Option<Resource> {
         status: version.pointer("/subresources/status").is_some(),
         subresources,
         fields,
+        scale,
         hooks: Hooks::NONE,
         convert: Convert::Version,
         storage: format!("{group}/{plural}").into(),
         custom: Some(Custom {
             definition: text(definition, "/metadata/name").to_owned(),
             schema: Some(schema),
-            raw_schema: Arc::new(open_api.cloned().unwrap_or(Value::Null)),
+            raw_schema: Arc::new(RawSchema::of(open_api)),
             columns: array(version, "/additionalPrinterColumns")
                 .iter()
                 .map(column)
                 .collect(),
-            scale,
         }),
         schema: OnceLock::new(),
         group,

@@ -8,6 +8,7 @@ pub use custom::{CLEANUP, establish, rows_of};
 
 use crate::convert::Convert;
 use crate::kinds::Hooks;
+use crate::schema::openapi::RawSchema;
 use crate::schema::{Schema, builtin as schemas};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -31,7 +32,7 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
 }
 
-/// Where a custom resource keeps what `/scale` shows.
+/// Where an object keeps what `/scale` shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScalePaths {
     pub spec_replicas: String,
@@ -56,9 +57,8 @@ pub struct Custom {
     pub definition: String,
     pub schema: Option<Schema>,
     /// The version's `openAPIV3Schema` as written, for the published document.
-    pub raw_schema: Arc<Value>,
+    pub raw_schema: Arc<RawSchema>,
     pub columns: Vec<Column>,
-    pub scale: Option<ScalePaths>,
 }
 
 /// One served kind in one version.
@@ -79,6 +79,7 @@ pub struct Resource {
     pub subresources: Vec<Subresource>,
     /// What a field selector may name beside `metadata.name` and `.namespace`.
     pub fields: Vec<String>,
+    pub scale: Option<ScalePaths>,
     pub hooks: Hooks,
     pub convert: Convert,
     /// `group/plural`

@@ -21,7 +21,29 @@ pub struct Row {
     /// `status`, `scale`, …
     pub subresources: Vec<String>,
     /// `openAPIV3Schema` of a custom resource; `None` for a built-in kind.
-    pub custom: Option<Arc<Value>>,
+    pub custom: Option<Arc<RawSchema>>,
+}
+
+/// The `openAPIV3Schema` of a custom resource, kept as text, with a digest of it.
+#[derive(Debug)]
+pub struct RawSchema {
+    text: Box<str>,
+    digest: [u8; 32],
+}
+
+impl RawSchema {
+    pub fn of(schema: Option<&Value>) -> RawSchema {
+        let text = schema.unwrap_or(&Value::Null).to_string();
+        RawSchema {
+            digest: Sha256::digest(&text).into(),
+            text: text.into(),
+        }
+    }
+
+    fn parse(&self) -> Value {
+        // It was written from a value, so it reads as one.
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
 }
 
 /// Built documents, kept until the rows of their group-version change.
@@ -75,7 +97,7 @@ pub fn fingerprint(rows: &[Row]) -> String {
         );
         sha.update(head);
         if let Some(schema) = &row.custom {
-            sha.update(schema.to_string());
+            sha.update(schema.digest);
         }
     }
     let digest = sha.finalize();
@@ -107,7 +129,7 @@ pub fn document(rows: &[Row]) -> Value {
         let name = match &row.custom {
             Some(schema) => {
                 let name = custom_name(row);
-                components.insert(name.clone(), custom_component(row, schema));
+                components.insert(name.clone(), custom_component(row, &schema.parse()));
                 Some(name)
             }
             None => builtin::component_name(&row.group, &row.version, &row.kind),

@@ -408,7 +408,7 @@ fn row(group: &str, kind: &str, plural: &str, custom: Option<Value>) -> openapi:
         plural: plural.into(),
         namespaced: true,
         subresources: vec!["status".into()],
-        custom: custom.map(std::sync::Arc::new),
+        custom: custom.map(|schema| std::sync::Arc::new(openapi::RawSchema::of(Some(&schema)))),
     }
 }
 

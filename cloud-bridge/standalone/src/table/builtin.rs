@@ -1,22 +1,22 @@
 //! The columns of built-in kinds, as Kubernetes prints them.
 
-use super::count;
+use super::{apps, count};
 use crate::meta::{array, condition, is_deleting, text};
 use crate::time::age_of;
 use serde_json::{Value, json};
 
-type Column = (&'static str, &'static str, i64);
+pub(super) type Column = (&'static str, &'static str, i64);
 type Cells = fn(&Value) -> Vec<Value>;
 
-fn age(object: &Value) -> Value {
+pub(super) fn age(object: &Value) -> Value {
     json!(age_of(Some(text(object, "/metadata/creationTimestamp"))))
 }
 
-fn name(object: &Value) -> Value {
+pub(super) fn name(object: &Value) -> Value {
     json!(text(object, "/metadata/name"))
 }
 
-fn or_none(text: &str) -> Value {
+pub(super) fn or_none(text: &str) -> Value {
     match text {
         "" => json!("<none>"),
         text => json!(text),
@@ -84,6 +84,9 @@ pub fn columns(storage: &str) -> (&'static [Column], Cells) {
             |o| vec![name(o), endpoints(o), age(o)],
         ),
         "/events" => (EVENT, event),
+        "apps/deployments" => (apps::DEPLOYMENT, apps::deployment),
+        "apps/replicasets" => (apps::REPLICA_SET, apps::replica_set),
+        "apps/daemonsets" => (apps::DAEMON_SET, apps::daemon_set),
         "coordination.k8s.io/leases" => (
             &[
                 ("Name", "string", 0),
@@ -446,6 +449,9 @@ mod tests {
             "/services",
             "/endpoints",
             "/events",
+            "apps/deployments",
+            "apps/replicasets",
+            "apps/daemonsets",
             "coordination.k8s.io/leases",
             "rbac.authorization.k8s.io/rolebindings",
             "x.io/other",

@@ -1,5 +1,6 @@
 //! Objects as rows of a `meta.k8s.io` Table: what `kubectl get` prints.
 
+mod apps;
 mod builtin;
 pub mod jsonpath;
 
