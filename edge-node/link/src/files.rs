@@ -17,8 +17,25 @@ pub const PINNED: &str = "node.json";
 pub const NEXT_KEY: &str = "node.key.new";
 pub const NEXT_CERT: &str = "node.crt.new";
 
-/// Everything that join makes. `PINNED` goes first when they are removed and comes last when they are made.
-pub const ALL: [&str; 7] = [PINNED, KEY, CERT, CA, SEALING, NEXT_KEY, NEXT_CERT];
+/// Events on their way up.
+pub const SPOOL: &str = "link.db";
+pub const SPOOL_DAMAGED: &str = "link.db.damaged";
+
+/// Everything that belongs to an identity. `PINNED` goes first when they are removed and comes last when they
+/// are made.
+pub const ALL: [&str; 11] = [
+    PINNED,
+    KEY,
+    CERT,
+    CA,
+    SEALING,
+    NEXT_KEY,
+    NEXT_CERT,
+    SPOOL,
+    "link.db-wal",
+    "link.db-shm",
+    SPOOL_DAMAGED,
+];
 
 /// Largest file that is read from there.
 const MAX_BYTES: u64 = 256 << 10;
@@ -69,6 +86,12 @@ fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> FilesE
         path,
         source,
     }
+}
+
+/// Which of a folder and its parents are not there, the innermost first.
+pub fn missing_dirs(dir: &Path) -> Vec<PathBuf> {
+    let missing = dir.ancestors().take_while(|dir| !dir.exists());
+    missing.map(Path::to_owned).collect()
 }
 
 /// Makes the folder if need be, for our user only.

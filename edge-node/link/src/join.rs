@@ -110,8 +110,21 @@ pub async fn join(spec: JoinSpec) -> Result<NodeName, JoinError> {
         (None, Some(before)) => NodeName::new(&before.node).map_err(JoinError::HostName)?,
         (None, None) => host_name()?,
     };
+    // Made before the token is used up, taken away again if that was in vain.
+    let missing = files::missing_dirs(&spec.dir);
     files::make_dir(&spec.dir)?;
-    let sealing = sealing_key(&spec)?;
+    let joined = enrol(&spec, &server, node).await;
+    if joined.is_err() {
+        for dir in missing {
+            // Only what is empty goes; what stays does no harm.
+            drop(std::fs::remove_dir(dir));
+        }
+    }
+    joined
+}
+
+async fn enrol(spec: &JoinSpec, server: &Server, node: NodeName) -> Result<NodeName, JoinError> {
+    let sealing = sealing_key(spec)?;
     let (key_pem, csr_pem) = identity::request(node.as_str())?;
     let request = EnrolRequest {
         token_id: spec.token.id.clone(),
@@ -120,7 +133,7 @@ pub async fn join(spec: JoinSpec) -> Result<NodeName, JoinError> {
         csr_pem,
         sealing_pub: sealing.public_base64(),
     };
-    let reply = match timeout(spec.within, ask(&server, spec.token.ca, &request)).await {
+    let reply = match timeout(spec.within, ask(server, spec.token.ca, &request)).await {
         Ok(reply) => reply?,
         Err(_) => {
             let server = server.to_string();
@@ -130,7 +143,7 @@ pub async fn join(spec: JoinSpec) -> Result<NodeName, JoinError> {
             });
         }
     };
-    check(&server, &spec.token, &reply, &key_pem, node.as_str())?;
+    check(server, &spec.token, &reply, &key_pem, node.as_str())?;
     // node.json is what makes a joined node: gone while the others change.
     files::remove(&spec.dir, files::PINNED)?;
     identity::discard(&spec.dir)?;
@@ -152,7 +165,8 @@ pub async fn join(spec: JoinSpec) -> Result<NodeName, JoinError> {
     Ok(node)
 }
 
-/// Forgets the node's identity: keys, certificates, pins. What is on the bus stays. False if there was none.
+/// Forgets the node's identity: keys, certificates, pins, and what it still had to say. What is on the bus
+/// stays. False if there was none.
 pub fn reset(dir: &std::path::Path) -> Result<bool, FilesError> {
     let joined = dir.join(files::PINNED).exists();
     for name in files::ALL {

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use bytes::Bytes;
 use edgebus_bus::payload::{LinkUp, SyncMark};
 use edgebus_bus::{Topic, table};
@@ -259,6 +259,9 @@ impl Link {
 
     fn on_tick(&mut self) -> Result<()> {
         let now = Timestamp::now();
+        if !self.spool.is_there() {
+            bail!("the spool of events was removed, as by `edgebus reset`: starting anew");
+        }
         if let Some(dropped) = self.spool.trim(now)? {
             self.session.events().dropped_up_to(dropped);
             self.fed = self.fed.max(dropped);
@@ -268,7 +271,7 @@ impl Link {
             .and_then(|meta| meta.modified())
             .ok();
         if self.identity.is_none() || pinned_at != self.pinned_at {
-            self.load_identity(pinned_at);
+            self.load_identity(pinned_at)?;
         }
         if self.session.is_open() {
             if self.pinged.elapsed() >= PING_EVERY {

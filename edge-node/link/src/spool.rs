@@ -1,7 +1,7 @@
 //! `link.db`: events on their way up, until Kubernetes has them. Bounded by bytes and age; the oldest go
-//! first, and are counted.
+//! first, and are counted. They are for the cluster that the node belonged to when it said them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use edgebus_bus::payload;
@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use thiserror::Error;
 
 use crate::config::SpoolLimits;
+use crate::files;
 
 #[derive(Debug, Error)]
 pub enum SpoolError {
@@ -41,6 +42,7 @@ const ROW_BYTES: u64 = 128;
 /// The spool with its totals, which are kept in memory.
 #[derive(Debug)]
 pub struct Spool {
+    path: PathBuf,
     db: Connection,
     limits: SpoolLimits,
     rows: u64,
@@ -61,11 +63,11 @@ fn signed(id: u64) -> i64 {
 impl Spool {
     /// Opens or makes `link.db`. A damaged file is moved aside: its events are lost, the node is not.
     pub fn open(dir: &Path, limits: SpoolLimits) -> Result<Spool, SpoolError> {
-        let path = dir.join("link.db");
+        let path = dir.join(files::SPOOL);
         let db = match open_checked(&path) {
             Ok(db) => db,
             Err(error) if is_damage(&error) => {
-                let aside = dir.join("link.db.damaged");
+                let aside = dir.join(files::SPOOL_DAMAGED);
                 tracing::error!(path = %path.display(), %error, "the spool is damaged and moved aside");
                 let moved = std::fs::rename(&path, &aside);
                 moved.map_err(|source| SpoolError::Aside {
@@ -89,6 +91,7 @@ impl Spool {
             }
         };
         let mut spool = Spool {
+            path,
             db,
             limits,
             rows: 0,
@@ -99,6 +102,40 @@ impl Spool {
         };
         spool.count()?;
         Ok(spool)
+    }
+
+    /// False once the file was removed (by `edgebus reset`): what is written now is lost.
+    pub fn is_there(&self) -> bool {
+        self.path.exists()
+    }
+
+    /// From now on events are of that node of that cluster; those of another one go, and are counted. How many.
+    pub fn of(&mut self, owner: &str) -> Result<u64, SpoolError> {
+        let read = |db: &Connection| -> rusqlite::Result<Option<String>> {
+            db.query_row("SELECT name FROM owner", [], |row| row.get(0))
+                .optional()
+        };
+        let before = read(&self.db).map_err(using("reading"))?;
+        if before.as_deref() == Some(owner) {
+            return Ok(0);
+        }
+        // What was said before the first join is this node's.
+        let gone = if before.is_some() { self.rows } else { 0 };
+        let tx = self.db.transaction().map_err(using("writing to"))?;
+        let write = || -> rusqlite::Result<()> {
+            if before.is_some() {
+                tx.execute("DELETE FROM events", [])?;
+            }
+            let count = "UPDATE counters SET n = n + ?1 WHERE name = 'dropped'";
+            tx.execute(count, [signed(gone)])?;
+            tx.execute("DELETE FROM owner", [])?;
+            tx.execute("INSERT INTO owner VALUES (?1)", [owner])?;
+            Ok(())
+        };
+        write().map_err(using("writing to"))?;
+        tx.commit().map_err(using("writing to"))?;
+        self.count()?;
+        Ok(gone)
     }
 
     /// Appends events; they are on disk when this returns. Topic and body of each.
@@ -272,6 +309,7 @@ fn open_checked(path: &Path) -> rusqlite::Result<Connection> {
          CREATE TABLE IF NOT EXISTS events (
              id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, topic TEXT NOT NULL,
              body BLOB NOT NULL, bytes INTEGER NOT NULL) STRICT;
+         CREATE TABLE IF NOT EXISTS owner (name TEXT NOT NULL) STRICT;
          CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;
          INSERT OR IGNORE INTO counters VALUES ('dropped', 0);",
     )?;
@@ -363,6 +401,27 @@ mod tests {
         drop(spool);
         let spool = Spool::open(dir.path(), limits(1 << 20, 100)).unwrap();
         assert_eq!((spool.totals().dropped, spool.totals().rows), (4, 1));
+    }
+
+    #[test]
+    fn events_of_another_cluster_are_not_told_to_this_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), limits(1 << 20, 100)).unwrap();
+        append(&mut spool, "before the join", 1);
+        assert_eq!(spool.of("gw c-1").unwrap(), 0);
+        append(&mut spool, "after it", 2);
+        assert_eq!(spool.of("gw c-1").unwrap(), 0);
+        assert_eq!(spool.totals().rows, 2);
+        assert_eq!(spool.of("gw c-2").unwrap(), 2);
+        append(&mut spool, "new", 3);
+        drop(spool);
+        let mut spool = Spool::open(dir.path(), limits(1 << 20, 100)).unwrap();
+        assert_eq!(spool.of("gw c-2").unwrap(), 0);
+        assert_eq!(bodies(&spool, 0), [Bytes::from("new")]);
+        assert_eq!(spool.totals().dropped, 2);
+        assert!(spool.is_there());
+        std::fs::remove_file(dir.path().join("link.db")).unwrap();
+        assert!(!spool.is_there());
     }
 
     #[test]

@@ -62,6 +62,9 @@ async fn a_token_makes_a_node_whose_files_are_its_own() {
     let kept = std::fs::read(dir.path().join("sealing.key")).unwrap();
     assert_eq!(kept, sealing, "what lies sealed on the bus still opens");
 
+    for spool in ["link.db", "link.db-wal", "link.db-shm", "link.db.damaged"] {
+        std::fs::write(dir.path().join(spool), "events of the old identity").unwrap();
+    }
     assert!(reset(dir.path()).unwrap());
     assert!(!reset(dir.path()).unwrap());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -127,11 +130,20 @@ async fn a_certificate_for_another_name_is_not_taken() {
 async fn nobody_there_is_said_so() {
     let cloud = Cloud::start("c-1").await;
     let dir = tempfile::tempdir().unwrap();
-    let mut nobody = spec(&cloud, dir.path());
-    nobody.server = "localhost:1".into();
-    let error = text(join(nobody).await.unwrap_err());
-    assert!(
-        error.starts_with("localhost:1 cannot be reached"),
-        "{error}"
-    );
+    let folder = dir.path().join("data/link");
+    for (server, said) in [
+        ("localhost:1", "localhost:1 cannot be reached"),
+        (
+            "no-such-host.invalid:1",
+            "the name \"no-such-host.invalid\" has no address",
+        ),
+        ("no host", "server \"no host\": wanted host, host:port"),
+    ] {
+        let mut nobody = spec(&cloud, &folder);
+        nobody.server = server.into();
+        let error = text(join(nobody).await.unwrap_err());
+        assert!(error.starts_with(said), "{error}");
+        let left = std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(left, 0, "an attempt in vain leaves nothing behind");
+    }
 }

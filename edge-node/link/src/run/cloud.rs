@@ -16,6 +16,7 @@ use crate::identity::{self, Identity};
 use crate::line::Line;
 use crate::mirror;
 use crate::network::Network;
+use crate::spool::SpoolError;
 
 /// An attempt that takes longer than this may be lost in a network that is gone.
 const DIAL_USUAL: Duration = Duration::from_secs(1);
@@ -24,7 +25,10 @@ const BEAT_AGE: Duration = Duration::from_secs(10);
 
 impl Link {
     /// The node was joined, joined anew, or reset.
-    pub(super) fn load_identity(&mut self, pinned_at: Option<SystemTime>) {
+    pub(super) fn load_identity(
+        &mut self,
+        pinned_at: Option<SystemTime>,
+    ) -> Result<(), SpoolError> {
         if self.identity.is_some() {
             self.lose(End::down("the node's identity was changed"));
         }
@@ -38,6 +42,12 @@ impl Link {
                 };
                 self.board.cert(Some(identity.cert.until));
                 self.board.set(LinkUp::Down, Some("connecting".into()));
+                let owner = format!("{} {}", identity.pinned.node, identity.pinned.cluster_id);
+                let gone = self.spool.of(&owner)?;
+                if gone > 0 {
+                    tracing::warn!(gone, "events that were for another cluster are not sent");
+                    self.session.events().dropped_up_to(u64::MAX);
+                }
                 self.identity = Some(identity);
             }
             Err(error) => {
@@ -59,6 +69,7 @@ impl Link {
                 }
             }
         }
+        Ok(())
     }
 
     pub(super) fn maybe_dial(&mut self) {
