@@ -23,7 +23,6 @@ pub(crate) struct Facts {
     pub cpus: usize,
     pub memory_kib: u64,
     pub disk_bytes: u64,
-    pub hostname: String,
     pub address: Option<IpAddr>,
     pub kernel: String,
     pub os_image: String,
@@ -80,10 +79,6 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_kib: figures.memory_kib,
             disk_bytes: figures.disk_bytes,
-            hostname: self
-                .text("/proc/sys/kernel/hostname")
-                .unwrap_or_default()
-                .to_lowercase(),
             address: address(),
             kernel: self.read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             os_image: self
@@ -212,7 +207,6 @@ pub(crate) mod tests {
             ("proc/loadavg", "0.1 0.1 0.1 2/345 9\n"),
             ("proc/sys/kernel/pid_max", "4194304\n"),
             ("proc/sys/kernel/threads-max", "1000\n"),
-            ("proc/sys/kernel/hostname", "GW-7\n"),
             ("proc/sys/kernel/osrelease", "6.1.0-test\n"),
             ("proc/device-tree/serial-number", "10000000abcd\0"),
             ("etc/os-release", "ID=debian\nPRETTY_NAME=\"Debian 12\"\n"),
@@ -236,7 +230,6 @@ pub(crate) mod tests {
         let facts = machine.facts().unwrap();
         assert_eq!(facts.memory_kib, 2_048_000);
         assert_eq!(facts.os_image, "Debian 12");
-        assert_eq!(facts.hostname, "gw-7");
         assert_eq!(facts.system_uuid, "10000000abcd");
         let figures = machine.figures().unwrap();
         assert_eq!((figures.pids, figures.pids_used), (1000, 345));

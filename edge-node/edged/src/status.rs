@@ -73,12 +73,9 @@ pub(crate) fn status(node: &str, facts: &Facts, conditions: Vec<Value>) -> Objec
     if let Some(ip) = facts.address {
         addresses.push(json!({ "type": "InternalIP", "address": ip.to_string() }));
     }
-    let hostname = if facts.hostname.is_empty() {
-        node
-    } else {
-        &facts.hostname
-    };
-    addresses.push(json!({ "type": "Hostname", "address": hostname }));
+    // As a kubelet with `--hostname-override`: the name that it was joined by, like the label
+    // `kubernetes.io/hostname`.
+    addresses.push(json!({ "type": "Hostname", "address": node }));
     let status = json!({
         "capacity": {
             "cpu": facts.cpus.to_string(),
