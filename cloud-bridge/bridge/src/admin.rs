@@ -75,14 +75,19 @@ pub async fn node_list(
     Ok(info.collect())
 }
 
-/// Shuts a node out, at once and for good: until [`node_forget`], no token admits its name.
+/// Shuts a node out, at once and for good: until [`node_forget`], no token admits its name. False if no node of
+/// that name has enrolled: then nothing is changed.
 pub async fn node_revoke(
     kubeconfig: Option<PathBuf>,
     namespace: &str,
     node: &str,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let (_, vault, _) = open(kubeconfig.as_deref(), namespace).await?;
-    record::revoke(&vault, node, true).await
+    let there = vault.get(&record::secret_name(node)).await?.is_some();
+    if there {
+        record::revoke(&vault, node, true).await?;
+    }
+    Ok(there)
 }
 
 /// Forgets that a node ever enrolled: its certificates end, its name is free again. False if nobody had it.

@@ -18,30 +18,72 @@ pub const FIELD_MANAGER: &str = "edgebus-bridge";
 /// Every single call to the API ends after this.
 pub const CALL: Duration = Duration::from_secs(15);
 
-/// A client for the API that the kubeconfig names, or for the cluster this process runs in.
+/// What leads to the API is missing or wrong: trying again will not help.
+#[derive(Debug, thiserror::Error)]
+pub enum BadKubeconfig {
+    #[error("kubeconfig {path}: {why}")]
+    File { path: String, why: String },
+    #[error(
+        "no kubeconfig was given (--kubeconfig FILE), and this process does not run in a pod: {0}"
+    )]
+    NotInPod(String),
+}
+
+/// An error with all its causes, in one line.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// A client for the API that the kubeconfig names, or for the cluster this process runs in. Asks nothing of it.
+///
+/// # Errors
+/// [`BadKubeconfig`], unless a command that the kubeconfig names for credentials failed.
 pub async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+    let shown = || kubeconfig.map_or("of the pod".to_owned(), |path| path.display().to_string());
+    let wrong = |error: &(dyn std::error::Error + 'static)| BadKubeconfig::File {
+        path: shown(),
+        why: chain(error),
+    };
     let mut config = match kubeconfig {
         Some(path) => {
-            let file = Kubeconfig::read_from(path)
-                .with_context(|| format!("kubeconfig {}", path.display()))?;
+            let file = Kubeconfig::read_from(path).map_err(|e| wrong(&e))?;
             kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
                 .await
-                .with_context(|| format!("kubeconfig {}", path.display()))?
+                .map_err(|e| wrong(&e))?
         }
-        None => kube::Config::incluster()
-            .context("no kubeconfig was given, and this process does not run in a pod")?,
+        None => kube::Config::incluster().map_err(|e| BadKubeconfig::NotInPod(chain(&e)))?,
     };
     config.connect_timeout = Some(Duration::from_secs(5));
     // Retries are the link's business: it knows which state is still wanted.
     config.default_retry = false;
-    Client::try_from(config).context("make a client for the Kubernetes API")
+    match Client::try_from(config) {
+        Ok(client) => Ok(client),
+        Err(error @ kube::Error::Auth(_)) => {
+            Err(anyhow::Error::new(error).context("get credentials for the Kubernetes API"))
+        }
+        Err(error) => Err(wrong(&error).into()),
+    }
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {} s", CALL.as_secs())]
+struct NoAnswer;
 
 /// A call with a deadline. The error says what was attempted.
 pub async fn call<T>(what: &str, work: impl Future<Output = kube::Result<T>>) -> anyhow::Result<T> {
     match tokio::time::timeout(CALL, work).await {
         Ok(result) => result.with_context(|| what.to_owned()),
-        Err(_) => anyhow::bail!("{what}: no answer within {} s", CALL.as_secs()),
+        Err(_) => Err(NoAnswer).with_context(|| what.to_owned()),
     }
 }
 
@@ -50,6 +92,13 @@ pub fn api_status(error: &anyhow::Error) -> Option<&kube::core::Status> {
     error.chain().find_map(|cause| match cause.downcast_ref() {
         Some(kube::Error::Api(status)) => Some(status.as_ref()),
         _ => None,
+    })
+}
+
+/// Whether the API did not answer at all.
+pub fn unanswered(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<NoAnswer>() || cause.downcast_ref().is_some_and(crate::away::no_answer)
     })
 }
 

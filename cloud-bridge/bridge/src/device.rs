@@ -107,6 +107,39 @@ pub async fn write(shared: &Shared, node: &NodeName, key: &Key, put: &Put) -> Re
     Ok(())
 }
 
+/// Writes what holds for a device that no node serves: into its own status, and into its DeviceStatus if it
+/// has one, which then belongs to no twin any more.
+pub async fn forsake(shared: &Shared, key: &Key, uid: &str, shown: &Value) -> anyhow::Result<()> {
+    let there = shared.mirror().status(key).cloned();
+    if there.is_some_and(|there| there.owner == uid) {
+        let mut status = shown.clone();
+        status["extensions"] = Value::Null;
+        count(&shared.metrics.api_writes);
+        let what = format!("write devicestatus {}/{}", key.ns, key.name);
+        let patch = Patch::Merge(json!({ "status": status }));
+        let api = statuses(shared, &key.ns);
+        let done = call(&what, api.patch_status(&key.name, &params(), &patch)).await;
+        match done {
+            Err(error) if api_code(&error) != Some(404) => return Err(error),
+            _ => {}
+        }
+    }
+    count(&shared.metrics.api_writes);
+    let what = format!("write status of device {}/{}", key.ns, key.name);
+    // Nothing is said about a successor of the same name.
+    let patch = json!({ "metadata": { "uid": uid }, "status": shown });
+    let done = call(
+        &what,
+        devices(shared, &key.ns).patch_status(&key.name, &params(), &Patch::Merge(patch)),
+    )
+    .await;
+    match done {
+        // 409: it is another one already.
+        Err(error) if !matches!(api_code(&error), Some(404 | 409)) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 async fn write_status(
     shared: &Shared,
     key: &Key,

@@ -64,30 +64,40 @@ pub async fn write(
         ));
     }
     let (uid, ns) = regarding(shared, node, &event.regarding)?;
-    let api: Api<DynamicObject> =
-        Api::namespaced_with(shared.client.clone(), &ns, &rows::event_resource());
     let body = body(node, component, &event, &ns, &uid);
-    let object: DynamicObject = serde_json::from_value(body)
-        .map_err(|e| Refusal::never(Code::UNPROCESSABLE, format!("event {}: {e}", event.name)))?;
-    count(&shared.metrics.api_writes);
-    let what = format!("create event {ns}/{}", event.name);
-    match call(&what, api.create(&PostParams::default(), &object)).await {
-        Ok(_) => return Ok(()),
-        Err(error) if api_code(&error) == Some(409) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let patch = json!({
+    let again = json!({
         "count": event.count.max(1),
         "lastTimestamp": time(&event.at),
         "message": note(&event.note),
     });
+    Ok(put(shared, &ns, &event.name, body, again).await?)
+}
+
+/// Creates an Event, or changes `again` in the one that is there.
+pub async fn put(
+    shared: &Shared,
+    ns: &str,
+    name: &str,
+    body: Value,
+    again: Value,
+) -> anyhow::Result<()> {
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(shared.client.clone(), ns, &rows::event_resource());
+    let object: DynamicObject = serde_json::from_value(body)?;
+    count(&shared.metrics.api_writes);
+    let what = format!("create event {ns}/{name}");
+    match call(&what, api.create(&PostParams::default(), &object)).await {
+        Ok(_) => return Ok(()),
+        Err(error) if api_code(&error) == Some(409) => {}
+        Err(error) => return Err(error),
+    }
     let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.into()),
         ..PatchParams::default()
     };
     count(&shared.metrics.api_writes);
-    let what = format!("count event {ns}/{}", event.name);
-    call(&what, api.patch(&event.name, &params, &Patch::Merge(patch))).await?;
+    let what = format!("count event {ns}/{name}");
+    call(&what, api.patch(name, &params, &Patch::Merge(again))).await?;
     Ok(())
 }
 

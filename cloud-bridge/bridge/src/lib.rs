@@ -9,6 +9,7 @@
 //! ```
 
 mod admin;
+mod away;
 mod ca;
 mod cluster;
 mod config;
@@ -22,6 +23,7 @@ mod metrics;
 mod mirror;
 mod node;
 pub mod operator;
+mod place;
 mod record;
 mod rows;
 mod run;
@@ -34,6 +36,7 @@ mod vault;
 mod watch;
 
 pub use admin::{NodeInfo, node_forget, node_list, node_revoke};
+pub use cluster::BadKubeconfig;
 pub use config::{Config, NAMESPACE, PORT};
 pub use rows::{NODE_LABEL, NODES_ANNOTATION};
 pub use run::run;

@@ -7,16 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use edgebus_bus::{Topic, payload};
-use edgebus_linkproto::{Hash, canonical_json};
+use edgebus_linkproto::Hash;
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::rows::{DEVICE, MODEL, Place, ROWS};
 
+mod nodes;
 mod read;
 
-use read::{read, read_node, text};
+use read::{read, text};
 pub use read::{summary, topic};
 
 /// Namespace (empty for cluster-scoped objects) and name.
@@ -62,6 +62,8 @@ struct Object {
     model: Option<Key>,
     /// Of a device: what its status in the API says, in short.
     summary: Hash,
+    /// Of a device: what its status says is wrong with its node.
+    told: String,
     body: Bytes,
     hash: Hash,
 }
@@ -98,6 +100,18 @@ pub struct DeviceRef {
     pub uid: String,
     pub nodes: BTreeSet<String>,
     pub summary: Hash,
+}
+
+/// Whether a device's node is there, and what the device says about that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    pub uid: String,
+    /// `spec.nodeName`.
+    pub node: String,
+    /// There is an edge node of that name.
+    pub known: bool,
+    /// What the device's status says is wrong with it; empty for nothing.
+    pub told: String,
 }
 
 /// A Node as the API has it.
@@ -163,6 +177,9 @@ pub struct Mirror {
     status_lists: BTreeSet<Option<String>>,
     status_lists_wanted: usize,
     feeds: BTreeMap<String, Arc<Feed>>,
+    /// Devices that changed, or whose node came or went.
+    unsure: BTreeSet<Key>,
+    unsure_changed: Arc<Notify>,
 }
 
 fn row_of(kind: &str) -> usize {
@@ -217,6 +234,9 @@ impl Mirror {
         let old = kind.objects.remove(&key);
         let mut touched = self.place(row, &key, old.as_ref(), false);
         touched.extend(self.place(row, &key, Some(&new), true));
+        if row == row_of(DEVICE) {
+            self.unsure_again([key.clone()]);
+        }
         if let Some(kind) = self.kinds.get_mut(row) {
             kind.objects.insert(key, new);
         }
@@ -380,65 +400,6 @@ impl Mirror {
     pub fn concerns(&self, node: &str, api_kind: &str, key: &Key) -> bool {
         let row = ROWS.iter().position(|row| row.api_kind == api_kind);
         row.is_some_and(|row| self.wanted(node, row, key).is_some())
-    }
-
-    // ---- Nodes
-
-    pub fn apply_node(&mut self, name: &str, node: &Value) {
-        let (about, spec) = read_node(name, node);
-        let body = payload::write(&spec);
-        let body = match serde_json::from_slice::<Value>(&body) {
-            Ok(value) => Bytes::from(canonical_json(&value)),
-            Err(_) => Bytes::from(body),
-        };
-        let hash = Hash::of_bytes(&body);
-        let ready = about.ready.clone();
-        let old = self.nodes.insert(name.to_owned(), (about, body, hash));
-        let same = old.is_some_and(|(about, _, old)| old == hash && about.ready == ready);
-        if let Some(feed) = self.feeds.get(name).filter(|_| !same) {
-            feed.mark(|dirty| dirty.node = true);
-        }
-    }
-
-    pub fn delete_node(&mut self, name: &str) {
-        if self.nodes.remove(name).is_some()
-            && let Some(feed) = self.feeds.get(name)
-        {
-            feed.mark(|dirty| dirty.node = true);
-        }
-    }
-
-    pub fn nodes_listed(&mut self, seen: &BTreeSet<Key>) {
-        self.nodes_listed = true;
-        let gone: Vec<String> = self
-            .nodes
-            .keys()
-            .filter(|name| !seen.contains(&Key::new("", name)))
-            .cloned()
-            .collect();
-        for name in gone {
-            self.delete_node(&name);
-        }
-    }
-
-    /// Whether the Nodes have been listed.
-    pub fn nodes_known(&self) -> bool {
-        self.nodes_listed
-    }
-
-    pub fn node(&self, name: &str) -> Option<&NodeRef> {
-        self.nodes.get(name).map(|(about, _, _)| about)
-    }
-
-    /// `node/spec` for the link.
-    pub fn node_spec(&self, name: &str) -> Option<Wanted> {
-        let (about, body, hash) = self.nodes.get(name)?;
-        Some(Wanted {
-            topic: Topic::NodeSpec {}.to_string(),
-            uid: about.uid.clone(),
-            hash: *hash,
-            body: body.clone(),
-        })
     }
 
     // ---- DeviceStatuses

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::cluster::{FIELD_MANAGER, api_code, call};
+use crate::cluster::{FIELD_MANAGER, api_code, call, unanswered};
 use crate::metrics::count;
 use crate::rows;
 use crate::shared::Shared;
@@ -174,7 +174,9 @@ pub async fn renew_lease(shared: &Shared, node: &NodeName, beat: Instant) {
         let Err(error) = write_lease(shared, node).await else {
             return;
         };
-        if !told {
+        if unanswered(&error) {
+            shared.api.missed(&format!("{error:#}"));
+        } else if !told {
             tracing::warn!(node = node.as_str(), "renewing the lease: {error:#}");
             told = true;
         }

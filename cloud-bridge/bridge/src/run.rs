@@ -10,6 +10,7 @@ use kube::Client;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::away::Away;
 use crate::config::Config;
 use crate::enrol::Door;
 use crate::mirror::Mirror;
@@ -26,7 +27,7 @@ const GOODBYE: Duration = Duration::from_secs(20);
 /// Serves nodes on `listener` until `stop`.
 ///
 /// # Errors
-/// If the kubeconfig cannot be read, the API forbids what the bridge cannot do without, or the health address
+/// [`cluster::BadKubeconfig`] if there is no usable kubeconfig; others if the API forbids what the bridge cannot do without, or the health address
 /// cannot be bound. An API that does not answer is waited for.
 pub async fn run(
     config: Config,
@@ -41,6 +42,12 @@ pub async fn run(
         )),
         None => None,
     };
+    // What is wrong with the file now stays wrong. Later, one that is being replaced may be half there.
+    if let Err(error) = cluster::client(config.kubeconfig.as_deref()).await
+        && error.is::<cluster::BadKubeconfig>()
+    {
+        return Err(error);
+    }
     while !stop.is_cancelled() {
         let Some((client, cluster_id)) = reach(&config, &stop).await? else {
             break;
@@ -71,6 +78,7 @@ async fn reach(
     config: &Config,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<(Client, String)>> {
+    let away = Away::default();
     let mut told = String::new();
     let mut delay = Duration::from_millis(50);
     loop {
@@ -81,7 +89,10 @@ async fn reach(
         };
         let error = tokio::select! {
             found = attempt => match found {
-                Ok(found) => return Ok(Some(found)),
+                Ok(found) => {
+                    away.answered();
+                    return Ok(Some(found));
+                }
                 Err(error) => error,
             },
             () = stop.cancelled() => return Ok(None),
@@ -90,7 +101,9 @@ async fn reach(
             return Err(error.context("the bridge must be allowed to read namespace kube-system"));
         }
         let why = format!("{error:#}");
-        if why != told {
+        if cluster::unanswered(&error) {
+            away.missed(&why);
+        } else if why != told {
             tracing::info!("waiting for the Kubernetes API: {why}");
             told = why;
         }
@@ -174,8 +187,15 @@ async fn look(shared: Arc<Shared>, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
         let check = async {
-            if let Ok(id) = cluster::cluster_id(&shared.client).await {
-                return id != shared.door.cluster_id;
+            match cluster::cluster_id(&shared.client).await {
+                Ok(id) => {
+                    shared.api.answered();
+                    return id != shared.door.cluster_id;
+                }
+                Err(error) if cluster::unanswered(&error) => {
+                    shared.api.missed(&format!("{error:#}"));
+                }
+                Err(_) => {}
             }
             // The old credentials fail: do the ones in the file now lead to another cluster?
             let Ok(client) = cluster::client(shared.config.kubeconfig.as_deref()).await else {

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::away::Away;
 use crate::config::Config;
 use crate::enrol::Door;
 use crate::hub::Hub;
@@ -26,6 +27,8 @@ pub struct Shared {
     pub door: Door,
     pub hub: Hub,
     pub metrics: Metrics,
+    /// Whether the API answers.
+    pub api: Away,
     pub writes: Semaphore,
     /// Enrolments under way at once: whoever knocks costs the API a call.
     pub enrolling: Semaphore,
@@ -47,6 +50,7 @@ impl Shared {
             door,
             hub: Hub::default(),
             metrics: Metrics::default(),
+            api: Away::default(),
             writes: Semaphore::new(WRITES),
             enrolling: Semaphore::new(ENROLLING),
             changed: CancellationToken::new(),

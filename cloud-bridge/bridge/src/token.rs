@@ -69,6 +69,12 @@ pub enum Refused {
 
 /// Makes a token and answers its text form, which is nowhere stored.
 pub async fn token_create(kubeconfig: Option<PathBuf>, spec: TokenSpec) -> anyhow::Result<String> {
+    anyhow::ensure!(
+        !spec.life.is_zero() && spec.uses > 0,
+        "a token must live for some time and admit at least one node; asked for were {} s and {} uses",
+        spec.life.as_secs(),
+        spec.uses
+    );
     let (_, vault, ca) = admin::open(kubeconfig.as_deref(), &spec.namespace).await?;
     let id = hex(&random::<5>());
     let secret = hex(&random::<16>());

@@ -18,7 +18,8 @@ use tokio_util::task::TaskTracker;
 
 use edgebus_linkproto::Code;
 
-use crate::cluster;
+use crate::away::no_answer;
+use crate::cluster::{self, chain};
 use crate::metrics::count;
 use crate::mirror::Key;
 use crate::record::Record;
@@ -26,7 +27,7 @@ use crate::rows::{self, DEVICE, ROWS, Scope};
 use crate::seen::Seen;
 use crate::shared::Shared;
 use crate::vault::{ROLE_LABEL, ROLE_NODE, from_secret};
-use crate::{device, node, record};
+use crate::{device, node, place, record};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
@@ -111,6 +112,8 @@ pub fn spawn(shared: &Arc<Shared>, tasks: &TaskTracker, stop: &CancellationToken
     let config = watcher::Config::default().labels(&format!("{ROLE_LABEL}={ROLE_NODE}"));
     let sink = Records(shared.clone());
     start(shared, tasks, stop, "records of nodes", api, config, sink);
+    let (judge, stop) = (place::run(shared.clone()), stop.clone());
+    tasks.spawn(async move { stop.run_until_cancelled(judge).await });
 }
 
 fn scoped(
@@ -179,8 +182,10 @@ async fn follow<K, S>(
                 count(&shared.metrics.watch_errors);
                 sink.failed();
                 doubt = true;
-                let (code, why) = explain(&error);
-                if why != told {
+                let (code, away, why) = explain(&error);
+                if away {
+                    shared.api.missed(&why);
+                } else if why != told {
                     tracing::warn!("watching {what}: {why}; nothing is deleted because of it");
                     told = why;
                 }
@@ -192,6 +197,9 @@ async fn follow<K, S>(
         };
         if (doubt || matches!(event, Event::InitDone)) && !same_cluster(shared).await {
             return;
+        }
+        if doubt {
+            shared.api.answered();
         }
         doubt = false;
         delay = FIRST_RETRY;
@@ -211,24 +219,22 @@ async fn follow<K, S>(
     }
 }
 
-/// The API's code, if it answered, and what to tell people.
-fn explain(error: &watcher::Error) -> (Option<u16>, String) {
+/// The API's code, if it answered, whether it did not, and what to tell people.
+fn explain(error: &watcher::Error) -> (Option<u16>, bool, String) {
     let said = |status: &kube::core::Status| {
-        (
-            Some(status.code),
-            format!("{} {}", status.code, status.message),
-        )
+        let text = format!("{} {}", status.code, status.message);
+        (Some(status.code), false, text)
     };
     let source = match error {
         watcher::Error::InitialListFailed(e)
         | watcher::Error::WatchStartFailed(e)
         | watcher::Error::WatchFailed(e) => e,
         watcher::Error::WatchError(status) => return said(status),
-        watcher::Error::NoResourceVersion => return (None, error.to_string()),
+        watcher::Error::NoResourceVersion => return (None, false, error.to_string()),
     };
     match source {
-        kube::Error::Api(status) => said(status),
-        other => (None, other.to_string()),
+        kube::Error::Api(status) if !no_answer(source) => said(status),
+        other => (None, no_answer(other), chain(other)),
     }
 }
 

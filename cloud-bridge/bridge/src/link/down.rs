@@ -162,15 +162,16 @@ impl Link {
             self.mend();
         }
         let twin = kind(Kind::TWIN);
-        for key in statuses {
-            self.doubt(&twin, &key);
+        let doubts = statuses.iter().filter(|key| self.doubt(&twin, key));
+        if doubts.count() > 0 {
+            self.session.recheck(&twin);
         }
     }
 
-    /// A DeviceStatus changed that is not what this node's twin made of it: it has to come again.
-    fn doubt(&mut self, twin: &Kind, key: &Key) {
+    /// A DeviceStatus changed that is not what this node's twin made of it: it has to come again. False: it is.
+    fn doubt(&mut self, twin: &Kind, key: &Key) -> bool {
         let Some(topic) = twin_topic(key) else {
-            return;
+            return false;
         };
         let seen = self
             .shared
@@ -181,13 +182,15 @@ impl Link {
         let Some((uid, hash)) =
             held.find_map(|(t, uid, hash)| (t == topic).then(|| (uid.to_owned(), *hash)))
         else {
-            return;
+            return false;
         };
         drop(held);
-        if seen.is_none() && hash != Hash::UNKNOWN {
+        let doubtful = seen.is_none() && hash != Hash::UNKNOWN;
+        if doubtful {
             self.session
                 .receiver()
                 .load(twin, &topic, &uid, Hash::UNKNOWN);
         }
+        doubtful
     }
 }

@@ -8,6 +8,7 @@ use edgebus_linkproto::{Hash, canonical_json};
 use serde_json::Value;
 
 use super::{Key, NodeRef, Nodes, Object};
+use crate::place::CONDITION;
 use crate::rows::{DEVICE, NODE_LABEL, NODES_ANNOTATION, Place, Row};
 use crate::vault::ROLE_LABEL;
 
@@ -52,6 +53,11 @@ pub(super) fn read(row: &Row, key: &Key, mut object: Value) -> Object {
     } else {
         Hash::UNKNOWN
     };
+    let told = if device {
+        told(&object["status"])
+    } else {
+        String::new()
+    };
     if let Value::Object(map) = &mut object {
         edgebus_api::trim(map);
         // Items of a list come without them.
@@ -74,6 +80,7 @@ pub(super) fn read(row: &Row, key: &Key, mut object: Value) -> Object {
         nodes,
         model,
         summary,
+        told,
         body,
         hash,
     }
@@ -107,6 +114,13 @@ pub(super) fn marked(object: &Value) -> Nodes {
     } else {
         Nodes::Some(nodes)
     }
+}
+
+/// What a device is told about its node, if anything.
+fn told(status: &Value) -> String {
+    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+    let condition = conditions.find(|c| c["type"] == CONDITION && c["status"] == "False");
+    condition.map_or(String::new(), |c| text(c, "/message").to_owned())
 }
 
 /// What of a device's status `kubectl get devices` shows; times left out, or every sample would change it.
