@@ -53,7 +53,7 @@ pub async fn document(api: Arc<Api>, group: &str, version: &str) -> Result<Answe
     let built = tokio::task::spawn_blocking(move || api.documents.get(&rows))
         .await
         .map_err(ApiError::internal)?;
-    Ok(bytes(StatusCode::OK, "application/json", built.to_vec()))
+    Ok(bytes(StatusCode::OK, "application/json", built))
 }
 
 /// `/openapi/v2` without a single definition, in the protobuf that kubectl asks for, and

@@ -44,7 +44,7 @@ fn name_problem(resource: &Resource, name: &str) -> Option<&'static str> {
     }
 }
 
-fn word(text: &str) -> bool {
+pub(super) fn word(text: &str) -> bool {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     text.len() <= 63
         && edge(text.chars().next())
@@ -54,7 +54,7 @@ fn word(text: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
-fn qualified(key: &str) -> bool {
+pub(super) fn qualified(key: &str) -> bool {
     match key.split_once('/') {
         Some((prefix, name)) => {
             word(name) && prefix.len() <= 253 && prefix.split('.').all(dns_label)

@@ -1,5 +1,6 @@
 //! Label and field selectors: parsed once, matched against many objects.
 
+use super::names::{qualified, word};
 use crate::error::{ApiError, Result};
 use crate::meta::{array, strings, text};
 use crate::store::Packed;
@@ -175,21 +176,8 @@ fn requirement(part: &str) -> Result<(String, Test)> {
     Ok((label_key(part, part)?, Test::Exists))
 }
 
-fn word(text: &str) -> bool {
-    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    text.len() <= 63
-        && ends(text.chars().next())
-        && ends(text.chars().last())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-}
-
 fn label_key(key: &str, part: &str) -> Result<String> {
-    let (prefix, name) = key.rsplit_once('/').unwrap_or(("", key));
-    let prefix_ok = key.rsplit_once('/').is_none()
-        || (prefix.len() <= 253 && prefix.split('.').all(|p| word(p) && !p.contains('_')));
-    match word(name) && prefix_ok {
+    match qualified(key) {
         true => Ok(key.to_owned()),
         false => Err(bad(part, &format!("invalid label key {key:?}"))),
     }

@@ -91,7 +91,7 @@ impl Api {
         if &*resource.storage == CRDS {
             establish(&mut new, &self.now());
         }
-        if same(&new, old) {
+        if new == *old {
             return Ok(Change::Keep);
         }
         validate(resource, &new, Some(old))?;
@@ -285,41 +285,16 @@ fn limit_to(target: Target<'_>, mut new: Value, old: &Value) -> Value {
     }
 }
 
-/// Whether two versions differ in nothing but the record of who wrote them.
-fn same(new: &Value, old: &Value) -> bool {
-    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else {
-        return false;
-    };
-    let fields = |v: &Value| -> Vec<(String, Value)> {
-        v.as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(k, _)| *k != "managedFields" && *k != "resourceVersion")
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
-    };
-    new.len() == old.len()
-        && new.iter().all(|(key, value)| match old.get(key) {
-            Some(was) if key == "metadata" => {
-                fields(value) == fields(was)
-                    && value.get("managedFields") == was.get("managedFields")
-            }
-            Some(was) => value == was,
-            None => false,
-        })
-}
-
 /// Whether anything changed that a controller has to act on.
 fn wanted_changed(resource: &Resource, new: &Value, old: &Value) -> bool {
-    let rest = |v: &Value| -> Vec<(String, Value)> {
-        v.as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(k, _)| *k != "metadata" && !(resource.status && *k == "status"))
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
+    let differs = |a: &Value, b: &Value| {
+        a.as_object().into_iter().flatten().any(|(field, value)| {
+            field != "metadata"
+                && !(resource.status && field == "status")
+                && b.get(field) != Some(value)
+        })
     };
-    rest(new) != rest(old)
+    differs(new, old) || differs(old, new)
 }
 
 /// Everything that is wrong with an object about to be stored.

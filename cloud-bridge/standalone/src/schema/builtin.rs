@@ -116,13 +116,9 @@ pub fn schema(group: &str, version: &str, kind: &str) -> Option<Schema> {
 }
 
 /// (group, version, kind) of every built-in kind.
-pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+#[cfg(test)]
+pub(super) fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     KINDS.iter().map(|k| (k.group, k.version, k.kind))
-}
-
-/// Whether the kind is a built-in one with a schema.
-pub fn exists(group: &str, version: &str, kind: &str) -> bool {
-    find(group, version, kind).is_some()
 }
 
 fn find(group: &str, version: &str, kind: &str) -> Option<&'static Builtin> {

@@ -20,11 +20,6 @@ impl Schema {
             id: self.root,
         }
     }
-
-    /// Whether the schema has a top-level property of this name (`status`, say).
-    pub fn has_property(&self, name: &str) -> bool {
-        self.view().prop(name).is_some()
-    }
 }
 
 #[derive(Debug, Default)]

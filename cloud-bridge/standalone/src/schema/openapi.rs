@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -55,20 +56,20 @@ pub struct Documents {
 #[derive(Debug)]
 struct Built {
     fingerprint: String,
-    bytes: Arc<[u8]>,
+    bytes: Bytes,
 }
 
 impl Documents {
     /// The document as JSON, from the cache if the rows are still the same. `rows` are the
     /// rows of this group-version only.
-    pub fn get(&self, rows: &[Row]) -> Arc<[u8]> {
+    pub fn get(&self, rows: &[Row]) -> Bytes {
         let fingerprint = fingerprint(rows);
         let key = rows.first().map(path_of).unwrap_or_default();
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         match built.get(&key) {
             Some(known) if known.fingerprint == fingerprint => known.bytes.clone(),
             _ => {
-                let bytes: Arc<[u8]> = document(rows).to_string().into_bytes().into();
+                let bytes = Bytes::from(document(rows).to_string());
                 let new = Built {
                     fingerprint,
                     bytes: bytes.clone(),

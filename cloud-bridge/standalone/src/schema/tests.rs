@@ -507,8 +507,35 @@ fn documents_are_built_once_until_their_rows_change() {
     let documents = openapi::Documents::default();
     let rows = [row("", "ConfigMap", "configmaps", None)];
     let first = documents.get(&rows);
-    assert!(std::sync::Arc::ptr_eq(&first, &documents.get(&rows)));
+    assert_eq!(first.as_ptr(), documents.get(&rows).as_ptr());
     let more = [rows[0].clone(), row("", "Secret", "secrets", None)];
     assert_ne!(openapi::fingerprint(&rows), openapi::fingerprint(&more));
     assert!(documents.get(&more).len() > first.len());
+}
+
+#[test]
+fn what_a_field_selector_may_name_is_one_plain_value() {
+    let check = |path: &str| {
+        crd::check(&json!({"spec": {"versions": [{"name": "v1",
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                "spec": {"type": "object", "properties": {
+                    "node": {"type": "string"},
+                    "list": {"type": "array", "items": {"type": "string"}}}}}}},
+            "selectableFields": [{"jsonPath": path}]}]}}))
+    };
+    assert_eq!(check(".spec.node"), []);
+    for bad in [
+        ".spec.list",
+        ".spec.gone",
+        "spec.node",
+        ".metadata.name",
+        "",
+    ] {
+        let causes = check(bad);
+        assert_eq!(causes.len(), 1, "{bad:?}: {causes:?}");
+        assert_eq!(
+            causes[0].field,
+            "spec.versions[0].selectableFields[0].jsonPath"
+        );
+    }
 }
