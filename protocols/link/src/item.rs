@@ -1,12 +1,10 @@
-//! What travels: one object, the sizes it may have, and how its journey ends.
-
-use std::sync::Arc;
+//! What travels: one object, and the sizes it may have.
 
 use bytes::Bytes;
 use thiserror::Error;
 
+use crate::Hash;
 use crate::frame::limits;
-use crate::{Code, Hash, Kind};
 
 /// One object as it should be at the other end.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,27 +23,6 @@ pub struct TooLarge {
     pub what: &'static str,
     pub size: usize,
     pub allowed: usize,
-}
-
-/// How a frame that was in flight ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    /// The other end has it.
-    Settled { kind: Kind, topic: Arc<str> },
-    /// The other end will never take these bytes.
-    Rejected {
-        kind: Kind,
-        topic: Arc<str>,
-        code: Code,
-        why: String,
-    },
-    /// It will be sent again later.
-    Delayed {
-        kind: Kind,
-        topic: Arc<str>,
-        code: Code,
-        why: String,
-    },
 }
 
 pub(crate) fn check(topic: &str, item: &Item) -> Result<(), TooLarge> {

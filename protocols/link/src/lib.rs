@@ -13,6 +13,7 @@
 //! ```
 //! Upward (status, twins) the roles are swapped. Events have a lane of their own: ordered, at least once.
 
+mod act;
 mod codec;
 mod digest;
 mod enrol;
@@ -25,6 +26,7 @@ mod receiver;
 mod sender;
 mod session;
 
+pub use act::{Act, Ticket};
 pub use codec::{CodecError, Frames, decode, encode, encode_message};
 pub use digest::{Digest, Hash, canonical_json};
 pub use enrol::{
@@ -32,8 +34,8 @@ pub use enrol::{
 };
 pub use events::{EventSender, Sequenced};
 pub use frame::{Code, Entry, Frame, Hello, Kind, KindError, PROTO, Put, limits};
-pub use item::{Item, Outcome, TooLarge};
+pub use item::{Item, TooLarge};
 pub use lane::{Budget, Budgets, Lane};
-pub use receiver::{Effect, Receiver, Ticket};
+pub use receiver::Receiver;
 pub use sender::Sender;
-pub use session::{Act, Ident, Session, Timing};
+pub use session::{Ident, Session, Timing};

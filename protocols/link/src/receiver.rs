@@ -1,6 +1,6 @@
 //! The receiving half: what is held here, what the other end says should be, and when that is durable.
 //!
-//! An [`Effect::Apply`] or [`Effect::Remove`] asks the caller to make something durable; the acknowledgement
+//! An [`Act::Apply`] or [`Act::Remove`] asks the caller to make something durable; the acknowledgement
 //! leaves only with [`Receiver::done`]. Nothing is removed because a list was short: a removal is explicit
 //! (`Del`) or follows from a manifest whose sender said it is complete.
 
@@ -9,36 +9,13 @@ use std::sync::Arc;
 
 use crate::events::EventInbox;
 use crate::frame::limits;
-use crate::{Code, Digest, Entry, Frame, Hash, Kind, Lane, Put};
+use crate::{Act, Code, Digest, Entry, Frame, Hash, Kind, Lane, Put, Ticket};
 
-/// Names one effect until its result is reported.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Ticket(pub u64);
-
-/// What the caller is to do.
+/// What the session is to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Effect {
-    /// Make this durable, then call `done` or `failed`. Events (kind `event`) come one at a time, in order.
-    Apply {
-        ticket: Ticket,
-        put: Put,
-    },
-    /// Newest heartbeat; nobody waits for a result.
-    Beat {
-        put: Put,
-    },
-    /// Remove what is on that topic, then call `done` or `failed`.
-    Remove {
-        ticket: Ticket,
-        kind: Kind,
-        topic: Arc<str>,
-        uid: String,
-    },
-    /// All of that kind is held here now: the list behind it was complete.
-    Synced {
-        kind: Kind,
-        digest: Digest,
-    },
+pub(crate) enum Effect {
+    /// It is for the caller.
+    Do(Act),
     Send(Frame),
     /// The other end broke the rules; the connection is to be closed.
     Broken {
@@ -176,7 +153,7 @@ impl Receiver {
     }
 
     /// The connection is gone. Effects under way end somewhere out of sight, so their topics are in doubt.
-    pub fn disconnected(&mut self) {
+    pub(crate) fn disconnected(&mut self) {
         for (_, pending) in std::mem::take(&mut self.pending) {
             let events = Lane::of(&pending.kind) == Lane::Event;
             if let (false, Some(state)) = (events, self.kinds.get_mut(&pending.kind)) {
@@ -195,9 +172,9 @@ impl Receiver {
         }
     }
 
-    pub fn on_put(&mut self, put: Put) -> Vec<Effect> {
+    pub(crate) fn on_put(&mut self, put: Put) -> Vec<Effect> {
         if put.seq == 0 {
-            return vec![Effect::Beat { put }];
+            return vec![Effect::Do(Act::Beat { put })];
         }
         if self.waiting + self.pending.len() >= WAITING_MAX {
             let why =
@@ -217,7 +194,7 @@ impl Receiver {
         self.work(kind, topic, Work::Put(put))
     }
 
-    pub fn on_del(&mut self, seq: u64, kind: Kind, topic: &str, uid: String) -> Vec<Effect> {
+    pub(crate) fn on_del(&mut self, seq: u64, kind: Kind, topic: &str, uid: String) -> Vec<Effect> {
         if self.waiting + self.pending.len() >= WAITING_MAX {
             let why =
                 format!("more than {WAITING_MAX} frames without waiting for their acknowledgement");
@@ -237,7 +214,7 @@ impl Receiver {
     }
 
     /// A chunk of a list. With the last one, what differs is asked for; what a complete list lacks is removed.
-    pub fn on_manifest(
+    pub(crate) fn on_manifest(
         &mut self,
         kind: Kind,
         part: u32,
@@ -311,13 +288,13 @@ impl Receiver {
     }
 
     /// The other end believes that all of a kind is held here.
-    pub fn on_same(&mut self, kind: &Kind, digest: Digest) -> Vec<Effect> {
+    pub(crate) fn on_same(&mut self, kind: &Kind, digest: Digest) -> Vec<Effect> {
         self.kinds.entry(kind.clone()).or_default().same = Some(digest);
         self.confirm(kind).into_iter().collect()
     }
 
     /// The effect is durable.
-    pub fn done(&mut self, ticket: Ticket) -> Vec<Effect> {
+    pub(crate) fn done(&mut self, ticket: Ticket) -> Vec<Effect> {
         let Some(pending) = self.pending.remove(&ticket) else {
             return Vec::new();
         };
@@ -339,7 +316,7 @@ impl Receiver {
     }
 
     /// The effect did not happen (`permanent`: and never can), or nobody knows whether it did.
-    pub fn failed(
+    pub(crate) fn failed(
         &mut self,
         ticket: Ticket,
         code: Code,
@@ -414,7 +391,7 @@ impl Receiver {
                     seq: Some(put.seq),
                     version,
                 };
-                (pending, Effect::Apply { ticket, put })
+                (pending, Effect::Do(Act::Apply { ticket, put }))
             }
             Work::Del { seq, uid } => {
                 let other = |held: &str| !uid.is_empty() && !held.is_empty() && held != uid;
@@ -429,12 +406,12 @@ impl Receiver {
                     seq,
                     version: None,
                 };
-                let effect = Effect::Remove {
+                let effect = Effect::Do(Act::Remove {
                     ticket,
                     kind: kind.clone(),
                     topic: topic.clone(),
                     uid,
-                };
+                });
                 (pending, effect)
             }
         };
@@ -473,10 +450,10 @@ impl Receiver {
         }
         let digest = state.same.take()?;
         if digest == state.digest {
-            return Some(Effect::Synced {
+            return Some(Effect::Do(Act::Synced {
                 kind: kind.clone(),
                 digest,
-            });
+            }));
         }
         Some(Effect::Send(Frame::Have {
             kind: kind.clone(),
@@ -494,7 +471,7 @@ impl Receiver {
             version: None,
         };
         self.pending.insert(ticket, pending);
-        Effect::Apply { ticket, put }
+        Effect::Do(Act::Apply { ticket, put })
     }
 
     /// Kinds of which anything is held.

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::frame::limits;
-use crate::item::{Outcome, check};
+use crate::item::check;
 use crate::kind_state::{Flight, KindState, Known, Phase, listing};
 use crate::lane::Used;
-use crate::{Budgets, Code, Digest, Frame, Hash, Item, Kind, Lane, Put, TooLarge};
+use crate::{Act, Budgets, Code, Digest, Frame, Hash, Item, Kind, Lane, Put, TooLarge};
 
 const FIRST_RETRY_MS: u64 = 200;
 const LAST_RETRY_MS: u64 = 30_000;
@@ -215,9 +215,13 @@ impl Sender {
         }
     }
 
-    pub fn on_ack(&mut self, seq: u64) -> Option<Outcome> {
-        let flight = self.land(seq)?;
-        let state = self.kinds.get_mut(&flight.kind)?;
+    pub(crate) fn on_ack(&mut self, seq: u64) {
+        let Some(flight) = self.land(seq) else {
+            return;
+        };
+        let Some(state) = self.kinds.get_mut(&flight.kind) else {
+            return;
+        };
         state.retry.remove(&flight.topic);
         let known = flight.version.map(|v| Known {
             settled: v.clone(),
@@ -225,20 +229,16 @@ impl Sender {
         });
         state.learn(&flight.topic, known);
         self.touch(&flight.kind, &flight.topic);
-        Some(Outcome::Settled {
-            kind: flight.kind,
-            topic: flight.topic,
-        })
     }
 
-    pub fn on_nack(
+    pub(crate) fn on_nack(
         &mut self,
         seq: u64,
         code: Code,
         why: String,
         permanent: bool,
         now_ms: u64,
-    ) -> Option<Outcome> {
+    ) -> Option<Act> {
         let Flight {
             kind,
             topic,
@@ -252,7 +252,7 @@ impl Sender {
             let known = version.map(|settled| Known { settled, held });
             state.learn(&topic, known);
             self.touch(&kind, &topic);
-            return Some(Outcome::Rejected {
+            return Some(Act::Rejected {
                 kind,
                 topic,
                 code,
@@ -267,7 +267,7 @@ impl Sender {
         state
             .retry
             .insert(topic.clone(), (now_ms.saturating_add(delay), next));
-        Some(Outcome::Delayed {
+        Some(Act::Delayed {
             kind,
             topic,
             code,

@@ -9,14 +9,10 @@
 //! [`Session::next_wake`], and call [`Session::on_time`]. Times are milliseconds of any monotonic clock.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use crate::frame::PROTO;
 use crate::receiver::Effect;
-use crate::{
-    Budgets, Code, Digest, EventSender, Frame, Hello, Kind, Lane, Outcome, Put, Receiver, Sender,
-    Ticket,
-};
+use crate::{Act, Budgets, Code, EventSender, Frame, Hello, Kind, Lane, Receiver, Sender, Ticket};
 
 /// Who this end is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,80 +40,6 @@ impl Default for Timing {
             dead_ms: 30_000,
         }
     }
-}
-
-/// What the caller is to do or to know.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Act {
-    /// Greeted: state flows from here on.
-    Open {
-        peer: Hello,
-    },
-    /// Make durable, then [`Session::done`] or [`Session::failed`].
-    Apply {
-        ticket: Ticket,
-        put: Put,
-    },
-    /// Newest heartbeat.
-    Beat {
-        put: Put,
-    },
-    /// Remove, then [`Session::done`] or [`Session::failed`].
-    Remove {
-        ticket: Ticket,
-        kind: Kind,
-        topic: Arc<str>,
-        uid: String,
-    },
-    /// This end holds all of that kind.
-    Synced {
-        kind: Kind,
-        digest: Digest,
-    },
-    /// The event with that spool number is settled (`refused`: for good, with the reason).
-    EventDone {
-        id: u64,
-        refused: Option<String>,
-    },
-    /// The other end will never take what this topic holds now.
-    Rejected {
-        kind: Kind,
-        topic: Arc<str>,
-        code: Code,
-        why: String,
-    },
-    /// The other end cannot take it now; it will be sent again.
-    Delayed {
-        kind: Kind,
-        topic: Arc<str>,
-        code: Code,
-        why: String,
-    },
-    /// Answer with [`Session::renewed`] or [`Session::refuse`].
-    Renew {
-        seq: u64,
-        csr_pem: String,
-    },
-    Renewed {
-        cert_pem: String,
-        ca_pem: String,
-    },
-    RenewRefused {
-        code: Code,
-        why: String,
-    },
-    /// `Open`, `Data`, `Credit` or `Close` of a byte stream.
-    Stream(Frame),
-    /// Round-trip time measured.
-    Rtt {
-        ms: u64,
-    },
-    /// Write what is left, then close the connection. `by_peer`: the other end said so.
-    Closed {
-        code: Code,
-        why: String,
-        by_peer: bool,
-    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -516,58 +438,16 @@ impl Session {
             });
             return done.into_iter().collect();
         }
-        match self.sender.on_nack(seq, code, why, permanent, now_ms) {
-            Some(Outcome::Rejected {
-                kind,
-                topic,
-                code,
-                why,
-            }) => {
-                vec![Act::Rejected {
-                    kind,
-                    topic,
-                    code,
-                    why,
-                }]
-            }
-            Some(Outcome::Delayed {
-                kind,
-                topic,
-                code,
-                why,
-            }) => {
-                vec![Act::Delayed {
-                    kind,
-                    topic,
-                    code,
-                    why,
-                }]
-            }
-            Some(Outcome::Settled { .. }) | None => Vec::new(),
-        }
+        let act = self.sender.on_nack(seq, code, why, permanent, now_ms);
+        act.into_iter().collect()
     }
 
     fn acts(&mut self, effects: Vec<Effect>) -> Vec<Act> {
         let mut acts = Vec::new();
         for effect in effects {
             match effect {
+                Effect::Do(act) => acts.push(act),
                 Effect::Send(frame) => self.send(frame),
-                Effect::Apply { ticket, put } => acts.push(Act::Apply { ticket, put }),
-                Effect::Beat { put } => acts.push(Act::Beat { put }),
-                Effect::Remove {
-                    ticket,
-                    kind,
-                    topic,
-                    uid,
-                } => {
-                    acts.push(Act::Remove {
-                        ticket,
-                        kind,
-                        topic,
-                        uid,
-                    });
-                }
-                Effect::Synced { kind, digest } => acts.push(Act::Synced { kind, digest }),
                 Effect::Broken { why } => acts.extend(self.close(Code::PROTOCOL, why)),
             }
         }
