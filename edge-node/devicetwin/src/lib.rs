@@ -20,6 +20,7 @@ mod desired;
 mod device;
 pub mod intake;
 mod kubeedge;
+mod losses;
 mod merged;
 mod reply;
 mod run;

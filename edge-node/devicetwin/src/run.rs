@@ -3,8 +3,9 @@
 
 use crate::core::{Core, Input, Out};
 use crate::intake;
+use crate::losses::Losses;
 use crate::time::Now;
-use edgebus_bus::NodeName;
+use edgebus_bus::{NodeName, Topic};
 use edgebus_client::{Acknowledge, Bus, Collection, Event, Inbox, Message, Receipt, Subscription};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +55,7 @@ struct Loop<'a> {
     /// Inbox messages whose consequences are not on the bus yet.
     unacked: Vec<Acknowledge>,
     retry: bool,
+    losses: Losses,
 }
 
 enum Next {
@@ -94,6 +96,7 @@ async fn serve(config: Config, bus: &Bus) -> Result<(), Error> {
         answers,
         unacked: Vec::new(),
         retry: false,
+        losses: Losses::default(),
     };
     loop {
         this.publish().await?;
@@ -221,6 +224,7 @@ impl Loop<'_> {
             return Ok(());
         }
         self.retry = false;
+        let (mut taken, mut refused) = (0, 0);
         loop {
             let mut under_way = Vec::new();
             for Out { topic, payload } in self.core.flush(Now::read()) {
@@ -230,11 +234,13 @@ impl Loop<'_> {
                 }
             }
             for (topic, is_state, receipt) in under_way {
+                let is_event = matches!(Topic::parse(&topic), Ok(Topic::Event { .. }));
                 match receipt.acknowledged().await {
-                    Ok(()) => {}
+                    Ok(()) => taken += u64::from(is_event),
                     Err(edgebus_client::Error::Closed) => return Ok(()),
                     Err(e) => {
                         warn!(%topic, error = %e, "not published");
+                        refused += u64::from(is_event);
                         if is_state && e.can_retry() {
                             self.core.refused(&topic);
                             self.retry = true;
@@ -245,6 +251,10 @@ impl Loop<'_> {
             if self.retry || !self.core.has_more() {
                 break;
             }
+        }
+        if let Some((state, why)) = self.losses.step(taken, refused) {
+            // Fails only once the bus is closed, and then the next to be read is its end.
+            drop(self.bus.set_health(state, Some(why)).await);
         }
         if !self.retry {
             for ack in self.unacked.drain(..) {
