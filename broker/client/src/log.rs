@@ -25,9 +25,12 @@ pub fn start(default: &str) {
     }
 }
 
-/// The router library narrates each subscription at `info`, as if it were the application.
+/// The router library narrates each subscription at `info`, as if it were the application; the
+/// Kubernetes client calls every attempt that fails an error, besides returning it.
 fn filter(wanted: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
-    EnvFilter::try_new(format!("rumqttd=off,{wanted}"))
+    EnvFilter::try_new(format!(
+        "rumqttd=off,kube_client::client::builder=off,{wanted}"
+    ))
 }
 
 /// Changes the level.

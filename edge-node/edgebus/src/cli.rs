@@ -316,10 +316,10 @@ pub enum TokenCommand {
         #[arg(long)]
         node: Option<String>,
         /// Hours until it ends
-        #[arg(long, default_value_t = 24)]
+        #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=87_600))]
         hours: u32,
         /// How many nodes may use it
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         uses: u32,
     },
     /// List tokens (never their secrets)

@@ -30,7 +30,17 @@ pub async fn bridge(args: BridgeArgs) -> Result<()> {
         .with_context(|| format!("listening on {}", args.listen))?;
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
-    edgebus_bridge::run(config, listener, stop).await
+    usable(edgebus_bridge::run(config, listener, stop).await)
+}
+
+/// What is wrong with a kubeconfig is wrong with the configuration.
+fn usable<T>(outcome: Result<T>) -> Result<T> {
+    outcome.map_err(
+        |error| match error.downcast::<edgebus_bridge::BadKubeconfig>() {
+            Ok(bad) => BadConfig(bad.to_string()).into(),
+            Err(error) => error,
+        },
+    )
 }
 
 /// `edgebus standalone`.
@@ -50,6 +60,10 @@ pub async fn standalone(args: StandaloneArgs) -> Result<()> {
 
 /// `edgebus token …`.
 pub async fn token(command: TokenCommand) -> Result<()> {
+    usable(tokens(command).await)
+}
+
+async fn tokens(command: TokenCommand) -> Result<()> {
     match command {
         TokenCommand::Create {
             cluster,
@@ -103,6 +117,10 @@ pub async fn token(command: TokenCommand) -> Result<()> {
 
 /// `edgebus nodes …`.
 pub async fn nodes(command: NodesCommand) -> Result<()> {
+    usable(enrolled(command).await)
+}
+
+async fn enrolled(command: NodesCommand) -> Result<()> {
     match command {
         NodesCommand::List { cluster } => {
             let nodes = edgebus_bridge::node_list(cluster.kubeconfig, &cluster.namespace).await?;
@@ -123,7 +141,9 @@ pub async fn nodes(command: NodesCommand) -> Result<()> {
             );
         }
         NodesCommand::Revoke { cluster, node } => {
-            edgebus_bridge::node_revoke(cluster.kubeconfig, &cluster.namespace, &node).await?;
+            if !edgebus_bridge::node_revoke(cluster.kubeconfig, &cluster.namespace, &node).await? {
+                bail!("no node {node:?} has enrolled; `edgebus nodes list` shows those that have");
+            }
             println!("{node} is shut out");
         }
         NodesCommand::Forget { cluster, node } => {
