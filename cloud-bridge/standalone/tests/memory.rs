@@ -79,10 +79,6 @@ async fn a_thousand_devices() {
             .await
             .ok();
     }
-    let mut watch = c
-        .watch(&format!("{GROUP}/devicestatuses?watch=true"), "")
-        .await;
-    tokio::spawn(async move { while watch.next().await.is_some() {} });
     println!("{:6.1} MB: idle", pss());
     all("devices", async |i| {
         let device = json!({"apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device",
@@ -98,6 +94,10 @@ async fn a_thousand_devices() {
             .ok();
     })
     .await;
+    let mut watch = c
+        .watch(&format!("{GROUP}/devicestatuses?watch=true"), "")
+        .await;
+    tokio::spawn(async move { while watch.next().await.is_some() {} });
     for round in 1..=4 {
         all("a round of status updates", async |i| {
             let path = format!("{GROUP}/devicestatuses/d-{i}/status");
