@@ -185,6 +185,10 @@ async fn follow<K, S>(
                 let (code, away, why) = explain(&error);
                 if away {
                     shared.api.missed(&why);
+                } else if code == Some(410) {
+                    // An API that was away a while remembers less: the list is read anew, nothing is wrong.
+                    tracing::debug!("watching {what}: {why}");
+                    delay = FIRST_RETRY;
                 } else if why != told {
                     tracing::warn!("watching {what}: {why}; nothing is deleted because of it");
                     told = why;
