@@ -10,13 +10,14 @@ say() { # topic payload
 }
 hello() { say "edge/v1/mapper/$me/hello" '{"protocol":"shellbus","api":1}' -r; }
 
-hello
 trap 'trap - TERM; kill 0' TERM
 exec 3<&0 # what runs in the background has no standard input of its own
-(while sleep 20; do hello; done) & # what is said for the moment is said again after the broker was away
 (cat <&3 >/dev/null; kill 0) & # standard input ends: the parent is gone
 seq=0
-mosquitto_sub -v -q 1 -t "$own/+/+/config" -t "$own/+/+/want" | while read -r topic payload; do
+# The broker's store id is retained, so it comes at every connect: the sign to say again what is kept for
+# the moment only (hello; a device's state follows its config, which comes again too).
+mosquitto_sub -v -q 1 -t edge/v1/sys/broker/store -t "$own/+/+/config" -t "$own/+/+/want" | while read -r topic payload; do
+    case $topic in */store) hello; continue ;; esac
     device=${topic#"$own"/} device=${device%/*}
     file=$(printf '%s' "$device" | tr / .)
     case $topic in
