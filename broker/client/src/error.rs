@@ -83,7 +83,7 @@ pub enum Error {
         topic: String,
         /// Where it does not fit.
         #[source]
-        source: serde_json::Error,
+        source: edgebus_bus::payload::PayloadError,
     },
     /// The connection to the bus has been closed by its owner.
     #[error("the connection to the bus is closed")]

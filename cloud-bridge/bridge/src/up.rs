@@ -99,7 +99,7 @@ pub async fn remove(
     result
 }
 
-pub fn unreadable(put: &Put, error: &serde_json::Error) -> Refusal {
+pub fn unreadable(put: &Put, error: &payload::PayloadError) -> Refusal {
     Refusal::never(Code::UNPROCESSABLE, format!("{}: {error}", put.topic))
 }
 

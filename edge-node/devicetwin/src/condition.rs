@@ -217,6 +217,15 @@ fn online(device: &Device) -> Found {
 fn synced(device: &Device) -> Found {
     const KIND: &str = "Synced";
     let wanted = &device.desired.doc.props;
+    if !device.refused.is_empty() {
+        let all: Vec<_> = device.refused.iter().map(|p| p.message.as_str()).collect();
+        return Found::new(
+            KIND,
+            "False",
+            "DesiredRefused",
+            format!("not all desired values could be taken: {}", all.join("; ")),
+        );
+    }
     if wanted.is_empty() {
         return Found::new(
             KIND,
@@ -227,7 +236,7 @@ fn synced(device: &Device) -> Found {
     }
     let late: Vec<_> = wanted
         .iter()
-        .filter(|(name, _)| !device.is_synced(name))
+        .filter(|(name, _)| !device.reached(name))
         .collect();
     if late.is_empty() {
         return Found::new(

@@ -390,7 +390,7 @@ impl Core {
             self.models.remove(&id);
             return;
         };
-        let read = serde_json::from_value(object.obj.into()).map_err(|e| Problem {
+        let read = payload::read_object(&object.obj).map_err(|e| Problem {
             reason: "ModelUnreadable",
             message: format!("DeviceModel {:?} cannot be read: {e}", id.name.as_str()),
         });

@@ -1,12 +1,13 @@
 //! One device: what is known of it, and its twin made of that.
 
-use crate::desired::DesiredDoc;
+use crate::desired::{self, DesiredDoc};
 use crate::merged::{Merged, Problem, Prop, same};
 use crate::table::Table;
 use crate::time::{self, Now};
 use edgebus_api as api;
 use edgebus_bus::payload::{
-    self, Condition, DeviceUp, Object, Outcome, Quality, Reading, Report, Source, Twin, TwinProp,
+    self, Condition, DeviceUp, Object, Outcome, PayloadError, Quality, Reading, Report, Source,
+    Twin, TwinProp,
 };
 use edgebus_bus::{DeviceId, Name};
 use edgebus_hw::{self as hw, value};
@@ -59,14 +60,14 @@ pub struct Stored {
 
 impl Stored {
     /// Checks that it can be read.
-    pub fn new(object: Object) -> Result<Self, serde_json::Error> {
+    pub fn new(object: Object) -> Result<Self, PayloadError> {
         let json = payload::write(&object).into();
-        let read: api::Device = serde_json::from_value(Value::Object(object))?;
+        let read: api::Device = payload::read_object(&object)?;
         let model = read.spec.device_model_ref.unwrap_or_default().name;
         Ok(Self { json, model })
     }
     /// The object.
-    pub fn read(&self) -> Result<api::Device, serde_json::Error> {
+    pub fn read(&self) -> Result<api::Device, PayloadError> {
         payload::read(&self.json)
     }
 }
@@ -250,8 +251,23 @@ impl Device {
         self.reported.insert(name, reported);
     }
 
-    /// Does the device have what is desired of this property?
+    /// Is this property as the API and the clients here want it? Not so where the API's value was
+    /// refused, whatever the device has.
     pub fn is_synced(&self, name: &str) -> bool {
+        self.reached(name) && !self.refuses(name)
+    }
+
+    /// Is the API's value of this property one that cannot be taken?
+    fn refuses(&self, name: &str) -> bool {
+        let prop = self.merged.as_ref().and_then(|m| m.props.get(name));
+        prop.is_some_and(|p| {
+            let spec = p.spec.clone().map(Value::String);
+            spec.is_some_and(|text| desired::check(p, &text).is_err())
+        })
+    }
+
+    /// Does the device have the value that was decided for this property?
+    pub fn reached(&self, name: &str) -> bool {
         let Some(desired) = self.desired.doc.props.get(name) else {
             return true;
         };

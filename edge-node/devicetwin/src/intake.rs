@@ -2,7 +2,7 @@
 //! its author is told.
 
 use crate::core::Input;
-use edgebus_bus::payload::read;
+use edgebus_bus::payload::{PayloadError, read};
 use edgebus_bus::{DeviceId, Topic};
 use serde::de::DeserializeOwned;
 
@@ -39,7 +39,7 @@ fn state<T: DeserializeOwned>(
     }
 }
 
-fn broken(topic: &Topic, why: &serde_json::Error) -> Input {
+fn broken(topic: &Topic, why: &PayloadError) -> Input {
     Input::Broken {
         topic: topic.clone(),
         why: format!("the payload is not as it should be: {why}"),

@@ -337,7 +337,7 @@ impl Core {
             ..head
         };
         let device = &*device;
-        let Some(delta) = hw::Delta::new(head, device.hw_twins(), |p| !device.is_synced(p)) else {
+        let Some(delta) = hw::Delta::new(head, device.hw_twins(), |p| !device.reached(p)) else {
             return;
         };
         for address in hw::Address::all(id) {

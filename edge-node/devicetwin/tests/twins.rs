@@ -165,6 +165,11 @@ fn what_is_wrong_with_a_device_is_said_in_its_condition_and_in_an_event() {
             json!(21),
             "the last good one stands"
         );
+        let synced = b.condition("d1", "Synced");
+        assert!(
+            synced.starts_with("False/DesiredRefused") && synced.contains(says),
+            "{synced}"
+        );
     }
 
     let mut odd = device("u1", "modbus", json!("21"));
@@ -184,7 +189,9 @@ fn what_is_wrong_with_a_device_is_said_in_its_condition_and_in_an_event() {
     b.retain("obj/device/default/d1", &odd);
     let says = b.condition("d1", "Configured");
     assert!(
-        says.starts_with("False/Unreadable: the Device cannot be read: invalid type"),
+        says.starts_with(
+            "False/Unreadable: the Device cannot be read: spec.properties should be an array"
+        ),
         "{says}"
     );
     assert!(

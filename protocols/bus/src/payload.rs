@@ -2,10 +2,12 @@
 //! are only added. Times are RFC 3339 in UTC with milliseconds unless a name ends in `_ms`.
 
 mod device;
+mod misfit;
 mod system;
 mod twin;
 
 pub use device::*;
+pub use misfit::{Misfit, PayloadError, read, read_object, read_value};
 pub use system::*;
 pub use twin::*;
 
@@ -26,11 +28,6 @@ pub struct Gen {
     pub store: String,
     /// The count.
     pub n: u64,
-}
-
-/// Reads a payload; the error says where it does not fit.
-pub fn read<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, serde_json::Error> {
-    serde_json::from_slice(payload)
 }
 
 /// Writes a payload.

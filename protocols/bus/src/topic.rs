@@ -170,7 +170,8 @@ topics! {
     Tell { c: Name } = "sys" / c / "tell";
     "payload::Tell", Never, None, qos 1, &[Component] => &[All];
 
-    /// Identity of the broker's store, said by `broker`: `{"store_id": …}`.
+    /// Identity of the broker's store, said by `broker`: `{"store_id": …}`. It comes at every
+    /// connect: the sign, for a client without our library, to say its `none` topics again.
     Store { c: Name } = "sys" / c / "store";
     "store id", Always, None, qos 1, &[Component] => &[All];
 

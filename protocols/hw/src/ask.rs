@@ -1,6 +1,7 @@
 //! Requests: what third parties send. Read leniently: numbers and booleans stand for their texts,
 //! unknown fields are ignored, a missing `event_id` or `timestamp` is empty or zero.
 
+use edgebus_bus::payload::{self, PayloadError};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,7 +15,10 @@ pub const PROPERTIES: usize = 1024;
 pub enum AskError {
     /// Not the JSON of that request.
     #[error("the payload is not as it should be: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(#[from] PayloadError),
+    /// A value that is no scalar.
+    #[error("the \"value\" of property {0:?} must be a text, a number or a boolean")]
+    NotScalar(String),
     /// An update that names nothing.
     #[error(
         "\"twin\" names no property; it should be {{\"property\":{{\"actual\":{{\"value\":\"…\"}}}}}}"
@@ -110,10 +114,13 @@ fn millis<'de, D: Deserializer<'de>>(d: D) -> Result<i64, D::Error> {
     })
 }
 
+// The head's fields stand here and not flattened: an error then names its field.
 #[derive(Deserialize)]
 struct RawUpdate {
-    #[serde(flatten)]
-    head: Head,
+    #[serde(default, deserialize_with = "text")]
+    event_id: String,
+    #[serde(default, deserialize_with = "millis")]
+    timestamp: i64,
     #[serde(default)]
     twin: Option<BTreeMap<String, Option<RawSaid>>>,
 }
@@ -142,8 +149,8 @@ struct RawMeta {
 
 impl TwinUpdate {
     /// Reads an update. On an error the id is lost: see [`head_of`].
-    pub fn read(payload: &[u8]) -> Result<Self, AskError> {
-        let raw: RawUpdate = serde_json::from_slice(payload)?;
+    pub fn read(bytes: &[u8]) -> Result<Self, AskError> {
+        let raw: RawUpdate = payload::read(bytes)?;
         let twin = raw.twin.unwrap_or_default();
         if twin.is_empty() {
             return Err(AskError::Nothing);
@@ -159,8 +166,8 @@ impl TwinUpdate {
             let said = match said {
                 None => None,
                 Some(said) => {
-                    let actual = read_value(said.actual)?;
-                    let expected = read_value(said.expected)?;
+                    let actual = read_value(&name, said.actual)?;
+                    let expected = read_value(&name, said.expected)?;
                     if actual.is_none() && expected.is_none() {
                         return Err(AskError::NoValue(name));
                     }
@@ -170,36 +177,38 @@ impl TwinUpdate {
             out.insert(name, said);
         }
         Ok(Self {
-            head: raw.head,
+            head: Head {
+                event_id: raw.event_id,
+                timestamp: raw.timestamp,
+            },
             twin: out,
         })
     }
 }
 
-fn read_value(raw: Option<RawValue>) -> Result<Option<TextValue>, AskError> {
+fn read_value(name: &str, raw: Option<RawValue>) -> Result<Option<TextValue>, AskError> {
     let Some(RawValue { value, metadata }) = raw else {
         return Ok(None);
     };
     let Some(value) = value else {
         return Ok(None);
     };
-    let value =
-        scalar(value).map_err(|e| serde_json::Error::custom(format!("\"value\" must be {e}")))?;
+    let value = scalar(value).map_err(|_| AskError::NotScalar(name.to_owned()))?;
     let timestamp = metadata.map(|m| m.timestamp).filter(|t| *t > 0);
     Ok(Some(TextValue { value, timestamp }))
 }
 
 /// Reads `twin/get` or `membership/get`; an empty payload is an empty request.
-pub fn read_get(payload: &[u8]) -> Result<Get, AskError> {
-    if payload.iter().all(u8::is_ascii_whitespace) {
+pub fn read_get(bytes: &[u8]) -> Result<Get, AskError> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Get::default());
     }
-    Ok(serde_json::from_slice(payload)?)
+    Ok(payload::read(bytes)?)
 }
 
 /// Reads `state/update`.
-pub fn read_state(payload: &[u8]) -> Result<StateUpdate, AskError> {
-    Ok(serde_json::from_slice(payload)?)
+pub fn read_state(bytes: &[u8]) -> Result<StateUpdate, AskError> {
+    Ok(payload::read(bytes)?)
 }
 
 /// The head of a payload that is otherwise wrong, so that the refusal finds its asker.
@@ -252,10 +261,10 @@ mod tests {
     #[test]
     fn wrong_updates_are_refused_with_a_reason() {
         for (json, says) in [
-            ("", "EOF"),
-            ("{", "EOF"),
+            ("", "empty"),
+            ("{", "is missing"),
             ("null", "null"),
-            ("[]", "invalid"),
+            ("[]", "should be an object"),
             ("{}", "names no property"),
             (r#"{"twin":null}"#, "names no property"),
             (r#"{"twin":{}}"#, "names no property"),
@@ -265,7 +274,7 @@ mod tests {
                 r#"{"twin":{"t":{"actual":{"value":{}}}}}"#,
                 "must be a text",
             ),
-            (r#"{"twin":{"t":5}}"#, "invalid type"),
+            (r#"{"twin":{"t":5}}"#, "twin.t should be an object"),
             (
                 r#"{"twin":{"":{"actual":{"value":"1"}}}}"#,
                 "128 characters",

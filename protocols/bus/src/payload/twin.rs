@@ -58,7 +58,8 @@ pub struct TwinProp {
     /// Why it is not good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// Whether the device has what is desired (true where nothing is).
+    /// Whether the device has what is desired (true where nothing is; false where the API's value
+    /// was refused).
     pub synced: bool,
     /// Set when a client on this node decides the desired value.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
