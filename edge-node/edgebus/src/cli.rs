@@ -14,7 +14,7 @@ use std::path::PathBuf;
     about,
     propagate_version = true,
     max_term_width = 110,
-    after_help = "First try:  edgebus demo\nA gateway:  edgebus join --server HOST:10350 --token-file FILE && edgebus node\n\nExit codes: 0 done, 1 failed, 64 wrong usage or configuration."
+    after_help = "First try:  edgebus demo\nA gateway:  edgebus join --server HOST:10350 --token-file FILE && edgebus node\n\nExit codes: 0 done, also where you said no; 1 it failed and may work another time;\n            64 wrong usage or configuration: it will not work until that is changed."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -97,6 +97,21 @@ pub enum UnitCommand {
     /// The virtual mapper (started by `edgebus node` when it stands in mappers.d/)
     #[command(hide = true)]
     MapperVirtual(Rest),
+}
+
+#[cfg(feature = "edge")]
+impl UnitCommand {
+    /// The unit's name and arguments, if it gets its identity on standard input.
+    pub fn waits_for_welcome(&self) -> Option<(&'static str, &Rest)> {
+        match self {
+            Self::Broker(_) => None,
+            Self::Link(rest) => Some(("link", rest)),
+            Self::Edged(rest) => Some(("edged", rest)),
+            Self::Devicetwin(rest) => Some(("devicetwin", rest)),
+            Self::MapperModbus(rest) => Some(("mapper-modbus", rest)),
+            Self::MapperVirtual(rest) => Some(("mapper-virtual", rest)),
+        }
+    }
 }
 
 #[cfg(feature = "edge")]

@@ -1,6 +1,7 @@
 //! `edgebus demo`: the whole product on this machine, on free ports, in a folder of its own. It
 //! starts the real processes, applies a device, changes its desired value and watches the register
-//! follow; then says what to try. Ctrl-C ends all it started and removes the folder.
+//! follow; then says what to try. Ctrl-C ends all it started and removes the folder, unless
+//! `--dir` named it.
 
 mod parts;
 mod pump;
@@ -48,8 +49,9 @@ pub async fn run(args: DemoArgs) -> Result<()> {
         .canonicalize()
         .with_context(|| format!("the folder {}", dir.display()))?;
     println!(
-        "edgebus demo: all of it runs on this machine, in {}. Ctrl-C ends it and cleans up.\n",
-        dir.display()
+        "edgebus demo: all of it runs on this machine, in {}. Ctrl-C ends it and {} that folder.\n",
+        dir.display(),
+        if keep { "keeps" } else { "removes" }
     );
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));

@@ -29,6 +29,17 @@ pub fn mapper(name: &str, args: &[String]) -> Option<ExitCode> {
 /// A unit of the node.
 pub fn unit(command: UnitCommand) -> ExitCode {
     use edgebus_client::unit::main;
+    if let Some((name, rest)) = command.waits_for_welcome()
+        && rest.args.is_empty()
+        && std::io::stdin().is_terminal()
+    {
+        eprintln!(
+            "edgebus: {name} is a part of an edge node: `edgebus node` starts it and hands it its name, its token \
+             and the address of the bus on standard input.\n\
+             By hand, on a bus that runs: edgebus {name} --name NAME --socket RUN_DIR/bus.sock --token-file FILE [--node NODE] [--data-dir FOLDER]"
+        );
+        return ExitCode::from(crate::USAGE);
+    }
     match command {
         UnitCommand::Broker(args) => crate::daemon("info", broker(args)),
         UnitCommand::Link(rest) => one_thread(async move {
@@ -153,7 +164,10 @@ pub async fn join(args: JoinArgs) -> Result<()> {
 pub fn reset(args: &ResetArgs) -> Result<()> {
     if !args.yes {
         if !std::io::stdin().is_terminal() {
-            bail!("this forgets the node's keys; say --yes");
+            bail!(BadConfig(
+                "this forgets the node's keys, and there is no terminal to ask at; say --yes"
+                    .into()
+            ));
         }
         eprint!(
             "Forget the keys in {}? The node has to join again. [y/N] ",
@@ -163,7 +177,8 @@ pub fn reset(args: &ResetArgs) -> Result<()> {
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         if !answer.trim().eq_ignore_ascii_case("y") {
-            bail!("nothing was changed");
+            println!("nothing was changed");
+            return Ok(());
         }
     }
     let had = edgebus_link::reset(&args.data_dir.join(LINK))?;

@@ -6,6 +6,7 @@ use crate::table;
 use anyhow::{Context, Result, bail};
 use edgebus_bus::payload::{self, Health, Hello, LinkState, Obj, Twin, Up};
 use edgebus_bus::{Name, ROOT, Topic, explain};
+use edgebus_client::unit::BadConfig;
 use edgebus_client::{Address, Bus, ConnectOptions, Message};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -54,10 +55,10 @@ pub async fn get(args: &GetArgs) -> Result<()> {
         other if MIRRORED.contains(&singular(other).as_str()) => {
             format!("{ROOT}/obj/{}/+/+", singular(other))
         }
-        other => bail!(
+        other => bail!(BadConfig(format!(
             "{other:?} is not on a node's bus: devices, units, mappers, link, node, all, or one of {}",
             MIRRORED.join(", ")
-        ),
+        ))),
     };
     let bus = connect(&args.visit).await?;
     let found = bus.snapshot([filter], WAIT).await;
@@ -119,7 +120,7 @@ fn shown(kind: &str, found: &BTreeMap<String, bytes::Bytes>) -> Result<String> {
                     "VALUES",
                 ];
                 let twin: Twin = payload::read(payload)?;
-                let synced = twin.props.values().filter(|p| p.synced).count();
+                let synced = synced(&twin);
                 let values: Vec<String> = twin
                     .props
                     .iter()
@@ -131,7 +132,7 @@ fn shown(kind: &str, found: &BTreeMap<String, bytes::Bytes>) -> Result<String> {
                     twin.model,
                     twin.mapper.unwrap_or_else(|| "-".into()),
                     format!("{:?}", twin.state).to_lowercase(),
-                    format!("{synced}/{}", twin.props.len()),
+                    synced,
                     values.join(" "),
                 ]
             }
@@ -219,6 +220,17 @@ fn shown(kind: &str, found: &BTreeMap<String, bytes::Bytes>) -> Result<String> {
     Ok(table::print(head, &rows))
 }
 
+/// Desired values that are reached, of all; what the API wanted and was refused counts as wanted.
+fn synced(twin: &Twin) -> String {
+    let wanted = |p: &&payload::TwinProp| p.desired.is_some() || !p.synced;
+    let all = twin.props.values().filter(wanted);
+    let reached = all.clone().filter(|p| p.synced).count();
+    match all.count() {
+        0 => "-".to_owned(),
+        all => format!("{reached}/{all}"),
+    }
+}
+
 fn plain(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "-".to_owned(),
@@ -229,6 +241,9 @@ fn plain(value: Option<&Value>) -> String {
 
 /// `edgebus sub`.
 pub async fn sub(args: &SubArgs) -> Result<()> {
+    for filter in &args.filter {
+        check_filter(filter)?;
+    }
     let bus = connect(&args.visit).await?;
     let mut left = args.count.unwrap_or(u64::MAX);
     if args.retained_only {
@@ -261,6 +276,20 @@ pub async fn sub(args: &SubArgs) -> Result<()> {
     Ok(())
 }
 
+/// A shared subscription's filter comes after its group: `$share/GROUP/FILTER`.
+fn check_filter(filter: &str) -> Result<()> {
+    let own = filter
+        .strip_prefix("$share/")
+        .and_then(|rest| rest.split_once('/'))
+        .map_or(filter, |(_, own)| own);
+    edgebus_bus::filter::check_filter(own).map_err(|e| {
+        let why = format!(
+            "{filter:?} cannot be subscribed to: {e} (as in edge/v1/twin/# or app/+/state)"
+        );
+        BadConfig(why).into()
+    })
+}
+
 fn line(args: &SubArgs, topic: &str, payload: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if !args.quiet {
@@ -290,8 +319,10 @@ pub async fn publish(args: &PubArgs) -> Result<()> {
             std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?
         }
         (None, None) => Vec::new(),
-        (Some(_), Some(_)) => bail!("say the payload or --file, not both"),
+        (Some(_), Some(_)) => bail!(BadConfig("say the payload or --file, not both".into())),
     };
+    edgebus_bus::filter::check_name(&args.topic)
+        .map_err(|e| BadConfig(format!("{:?} cannot be published to: {e}", args.topic)))?;
     let mut message = Message::new(args.topic.clone(), payload)?;
     message.retain |= args.retain;
     let bus = connect(&args.visit).await?;
@@ -308,15 +339,48 @@ pub fn explained(asked: Option<&str>) -> Result<()> {
     };
     let rows = explain::explain(asked);
     if rows.is_empty() {
-        bail!(
-            "nothing in the topic table fits {asked:?}; `edgebus explain` alone prints the whole table"
-        );
+        bail!(BadConfig(format!(
+            "nothing in the topic table fits {asked:?}; it explains topics (edge/v1/twin/default/pump/set), \
+             filters (edge/v1/dev/#) and words in topics (desired, report, call). `edgebus explain` alone \
+             prints the whole table; `edgebus get devices {asked}` shows what a device {asked:?} is now"
+        )));
     }
     Ok(writeln!(out, "{}", rows.join("\n\n"))?)
 }
 
 #[cfg(test)]
 mod tests {
+    use edgebus_bus::payload::Twin;
+    use serde_json::json;
+
+    #[test]
+    fn synced_counts_what_is_wanted_and_not_what_only_reports() {
+        let mut twin: Twin =
+            serde_json::from_value(json!({"gen": {"store": "s", "n": 1}, "props": {
+            "pressure": {"reported": 1, "synced": true}}}))
+            .unwrap();
+        assert_eq!(super::synced(&twin), "-");
+        let more = json!({
+            "speed": {"desired": 5, "reported": 5, "synced": true},
+            "level": {"desired": 5, "reported": 4, "synced": false},
+            "refused": {"reported": 4, "synced": false}});
+        let more: std::collections::BTreeMap<_, _> = serde_json::from_value(more).unwrap();
+        twin.props.extend(more);
+        assert_eq!(super::synced(&twin), "1/3");
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_not_called_a_topic() {
+        for good in ["a/#", "#", "a/+/c", "$share/g/a/#", "$hw/events/#"] {
+            assert!(super::check_filter(good).is_ok(), "{good}");
+        }
+        let said = super::check_filter("a/#/b").unwrap_err().to_string();
+        assert!(
+            said.starts_with("\"a/#/b\" cannot be subscribed to: '#' must be the whole last level"),
+            "{said}"
+        );
+    }
+
     #[test]
     fn kinds_are_taken_in_kubectls_spellings() {
         for (said, is) in [
