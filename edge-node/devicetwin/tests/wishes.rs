@@ -323,7 +323,7 @@ fn the_twin_is_told_on_request_in_both_forms() {
 fn wrong_requests_are_answered_where_their_author_looks() {
     let mut b = on_the_bus(json!("21"));
     for (topic, payload, code, says) in [
-        ("d1/twin/update", "{", 400, "EOF"),
+        ("d1/twin/update", "{", 400, "'}' is missing"),
         (
             "d1/twin/update",
             r#"{"event_id":"e"}"#,
@@ -374,7 +374,7 @@ fn wrong_requests_are_answered_where_their_author_looks() {
             400,
             "\"sleepy\" is not one of online",
         ),
-        ("d1/state/update", "5", 400, "invalid type"),
+        ("d1/state/update", "5", 400, "should be an object"),
     ] {
         b.sent.clear();
         b.send_raw(&format!("$hw/events/device/{topic}"), payload.as_bytes());
