@@ -27,7 +27,8 @@ pub struct DeviceModel {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceModelSpec {
-    /// The properties; each name once.
+    /// What devices of this model can report or be told: each has a name, a type and limits. Devices
+    /// say where theirs are found and what they should be.
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
@@ -35,10 +36,11 @@ pub struct DeviceModelSpec {
     )]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub properties: Vec<ModelProperty>,
-    /// The protocol that devices of this model speak, where the Device names none.
+    /// The protocol that devices of this model speak, where the Device names none: modbus, mqtt, …
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub protocol: String,
-    /// Settings of the protocol that a Device's own are laid over, key by key.
+    /// Settings of the protocol that are the same for all devices of this model (baudRate, timeout);
+    /// a Device's own protocol.configData is laid over them, key by key.
     #[serde(
         default,
         skip_serializing_if = "Object::is_empty",
@@ -57,28 +59,29 @@ pub struct DeviceModelSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("required" = ["name", "type"]))]
 pub struct ModelProperty {
-    /// Its name.
+    /// Name of the property: 1 to 128 characters, each name once.
     #[serde(default)]
     pub name: String,
-    /// For people.
+    /// What it is, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// Type of its value.
+    /// Type of its value: INT (64 bits), FLOAT (32 bits), DOUBLE (64 bits), STRING, BOOLEAN, BYTES
+    /// (base64 text) or STREAM (not readable as a value).
     #[serde(rename = "type")]
     pub kind: PropertyType,
-    /// Whether it can be written.
+    /// ReadWrite (a Device may say what it should be; the default) or ReadOnly.
     #[serde(default)]
     pub access_mode: AccessMode,
-    /// Smallest valid value; enforced.
+    /// Smallest valid value. A desired value below it is not written; the condition Synced says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimum: Option<Text>,
-    /// Largest valid value; enforced.
+    /// Largest valid value. A desired value above it is not written; the condition Synced says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maximum: Option<Text>,
-    /// Unit, for people.
+    /// Unit of its value, for people: °C, rpm, kWh.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub unit: String,
-    /// Where in the device it is found, where the Device does not say.
+    /// Where in the device it is found, for devices that do not say it themselves.
     #[serde(default, deserialize_with = "flex::or_default")]
     pub visitors: ProtocolConfig,
     /// Fields nobody here knows.

@@ -31,14 +31,14 @@ pub struct DeviceStatus {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceStatusStatus {
-    /// Its properties.
+    /// Each property's desired and reported value.
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
         deserialize_with = "flex::or_default"
     )]
     pub twins: Vec<Twin>,
-    /// online, offline, unhealthy or unknown.
+    /// online (answers), offline (does not), unhealthy (answers, but not as it should) or unknown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub state: String,
     /// When it was last online (RFC 3339).
@@ -52,7 +52,9 @@ pub struct DeviceStatusStatus {
     )]
     #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
     pub extensions: Object,
-    /// What is wrong or noteworthy: Configured, Synced, LocalOverride.
+    /// What is wrong or noteworthy: Configured (the Device can be served; if not, message says why),
+    /// Synced (what is desired is what is reported), LocalOverride (somebody on the node's bus wants
+    /// another value than the Device).
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
@@ -60,7 +62,7 @@ pub struct DeviceStatusStatus {
     )]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// The mapper that serves the device.
+    /// The mapper that serves the device; empty while there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mapper: String,
     /// KubeEdge before v1.23, in Device.status: whether it reports to the cloud.
@@ -90,7 +92,7 @@ pub struct Twin {
     /// Its name.
     #[serde(default)]
     pub property_name: String,
-    /// What it is.
+    /// What the device reported last.
     #[serde(default, deserialize_with = "flex::or_default")]
     pub reported: TwinProperty,
     /// What the node wants it to be.
