@@ -345,7 +345,14 @@ pub fn explained(asked: Option<&str>) -> Result<()> {
              prints the whole table; `edgebus get devices {asked}` shows what a device {asked:?} is now"
         )));
     }
-    Ok(writeln!(out, "{}", rows.join("\n\n"))?)
+    writeln!(out, "{}", rows.join("\n\n"))?;
+    if let Some(example) = explain::example_of(asked) {
+        writeln!(out, "  for example")?;
+        for line in example.lines() {
+            writeln!(out, "    {line}")?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -10,6 +10,58 @@ fn whos(list: &[Who]) -> String {
         .join(", ")
 }
 
+/// A payload as it could be, by the name in the table: those that the tests pin.
+fn example(payload: &str) -> Option<&'static str> {
+    macro_rules! golden {
+        ($($name:literal),* $(,)?) => {
+            match payload.strip_prefix("payload::")? {
+                $($name => Some(include_str!(concat!("../tests/golden/", $name, ".json"))),)*
+                "Sample list" => Some(include_str!("../tests/golden/Sample-list.json")),
+                _ => None,
+            }
+        };
+    }
+    golden!(
+        "Alert",
+        "Ask",
+        "Beat",
+        "Call",
+        "CallDone",
+        "DeviceConfig",
+        "DeviceEvent",
+        "DeviceState",
+        "Event",
+        "Found",
+        "Health",
+        "Hello",
+        "LinkState",
+        "Mark",
+        "NodeSpec",
+        "NodeStatus",
+        "Obj",
+        "PodStatus",
+        "Report",
+        "Sealed",
+        "SyncMark",
+        "Tell",
+        "Twin",
+        "TwinDesired",
+        "TwinSet",
+        "TwinSetDone",
+        "Want",
+    )
+}
+
+/// The example payload of a topic or a pattern, if exactly one row fits and its payload is JSON.
+pub fn example_of(asked: &str) -> Option<&'static str> {
+    let mut fits =
+        table::rows().filter(|r| table::pattern_matches(r.pattern, asked) || r.pattern == asked);
+    match (fits.next(), fits.next()) {
+        (Some(row), None) => example(row.payload),
+        _ => None,
+    }
+}
+
 /// One row in words.
 pub fn row(row: &Row) -> String {
     let retain = match row.retain {
@@ -91,5 +143,16 @@ mod tests {
         assert!(explain("edge/v1/dev/#").len() > 5);
         assert!(!explain("delta").is_empty());
         assert!(explain("no such thing").is_empty());
+    }
+
+    #[test]
+    fn every_json_payload_has_an_example() {
+        for row in table::rows().filter(|r| r.payload.starts_with("payload::")) {
+            let example = example_of(row.pattern).unwrap_or_else(|| panic!("{}", row.payload));
+            let _: serde_json::Value = serde_json::from_str(example).unwrap();
+        }
+        let set = example_of("edge/v1/twin/default/pump/set").unwrap();
+        assert!(set.contains("\"props\""), "{set}");
+        assert_eq!(example_of("edge/v1/dev/#"), None);
     }
 }
