@@ -140,8 +140,14 @@ async fn from_parent(stop: &CancellationToken) -> Result<Welcome> {
         .context("reading standard input")?
         .context("reading standard input")?;
     let welcome = serde_json::from_str(&line).map_err(|e| {
+        let found = if line.is_empty() {
+            "standard input is empty".into()
+        } else {
+            format!("the first line on standard input is no welcome: {e}")
+        };
         BadConfig(format!(
-            "the first line on standard input is no welcome: {e}"
+            "{found}. `edgebus node` starts its units and says there who each is and where the bus is; \
+             by hand: --name NAME --socket RUN_DIR/bus.sock --token-file FILE"
         ))
     })?;
     Ok(welcome)
