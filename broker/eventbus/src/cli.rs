@@ -5,12 +5,14 @@ use std::io::{self, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use edgebus_bus::unit::Grant;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -48,8 +50,13 @@ impl Args {
     }
 }
 
-/// Runs the broker as a process. Prints one JSON line, `{"tcp":"127.0.0.1:PORT"}`, on standard
-/// output once the sockets are open; `tcp` is missing if there is none.
+/// Time between two signs of life to the parent.
+const ALIVE: Duration = Duration::from_secs(10);
+
+/// Runs the broker as a process. Prints one JSON line,
+/// `{"tcp":"127.0.0.1:PORT","up":true,"again_ms":10000}`, on standard output once the sockets are
+/// open, and from then on the same without `tcp` every `again_ms`: silence means that this process
+/// hangs. `tcp` is missing if there is none.
 ///
 /// # Errors
 /// If a socket cannot be opened, another broker uses the same folder, or the store fails.
@@ -60,14 +67,12 @@ pub async fn broker_main(args: Args) -> anyhow::Result<()> {
     let listeners = open(&args).await?;
     let port = listeners.tcp.as_ref().map(TcpListener::local_addr);
     let port = port.transpose().context("reading the TCP port")?;
-    let said = match port {
-        Some(tcp) => serde_json::json!({ "tcp": tcp.to_string() }),
-        None => serde_json::json!({}),
-    };
-    let mut out = io::stdout();
-    writeln!(out, "{said}")
-        .and_then(|()| out.flush())
-        .context("telling the port")?;
+    let alive = serde_json::json!({ "up": true, "again_ms": ALIVE.as_millis() as u64 });
+    let mut said = alive.clone();
+    if let Some(tcp) = port {
+        said["tcp"] = tcp.to_string().into();
+    }
+    tell_parent(&said).context("telling the port")?;
     let grants = grants(args.grants_fd)?;
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
@@ -80,9 +85,28 @@ pub async fn broker_main(args: Args) -> anyhow::Result<()> {
         }
         signalled.cancel();
     });
+    // On the thread that does the broker's work, so that it falls silent when that does.
+    let speaking = tokio::spawn(async move {
+        let mut ticks = interval_at(Instant::now() + ALIVE, ALIVE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            // Nobody listens when it runs by hand into a closed pipe; that is no reason to end.
+            if tell_parent(&alive).is_err() {
+                return;
+            }
+        }
+    });
     let result = run(config, listeners, grants, stop).await;
+    speaking.abort();
     drop(lock);
     result
+}
+
+fn tell_parent(what: &serde_json::Value) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{what}")?;
+    out.flush()
 }
 
 fn grants(fd: i32) -> anyhow::Result<mpsc::Receiver<Grant>> {
@@ -116,7 +140,7 @@ async fn open(args: &Args) -> anyhow::Result<Listeners> {
     };
     Ok(Listeners {
         admin: Some(socket(&folder.join("admin"), "admin.sock", 0o700, 0o600)?),
-        bus: Some(socket(folder, "bus.sock", 0o755, 0o666)?),
+        bus: Some(socket(folder, "bus.sock", 0o750, 0o666)?),
         app: Some(socket(&folder.join("app"), "app.sock", 0o755, 0o666)?),
         tcp,
     })

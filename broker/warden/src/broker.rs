@@ -1,6 +1,7 @@
 //! The broker as a child: it reads tokens ([`Grant`](edgebus_bus::unit::Grant), one JSON object a
 //! line) on standard input, `ready` after those that are valid now, and ends at its end; it prints
-//! `{"tcp":"host:port"}` once it listens.
+//! `{"tcp":"host:port"}` once it listens. In that line and after it, it speaks as a unit does
+//! ([`Voice`](crate::child::Voice)): one that promised to and falls silent is ended and started anew.
 
 use crate::child::{self, Running};
 use crate::leftover::MARK;
@@ -48,19 +49,25 @@ pub(crate) async fn start(node: &Arc<Node>) -> Result<Running> {
         }
     });
     let (tell, listening) = mpsc::channel(1);
+    let voice = running.voice.clone();
     tokio::spawn(child::lines(stdout, move |line| {
+        let spoke = voice.hear(line);
         let said: Option<String> = serde_json::from_str::<serde_json::Value>(line)
             .ok()
             .and_then(|v| Some(v.get("tcp")?.as_str()?.to_owned()));
         match said {
             // Full = it said it before.
             Some(tcp) => drop(tell.try_send(tcp)),
+            None if spoke => {}
             None => tracing::info!(unit = "broker", "{line}"),
         }
     }));
     match await_listening(&mut running, listening).await {
         Ok(tcp) => {
-            running.voice.hear(r#"{"up":true}"#);
+            if !running.voice.is_up() {
+                // It listens, and promises nothing.
+                running.voice.hear(r#"{"up":true}"#);
+            }
             node.tcp.send_replace(Some(tcp));
             Ok(running)
         }

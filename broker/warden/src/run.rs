@@ -11,7 +11,8 @@ use crate::token::Tokens;
 use crate::unit::{Kept, Kind};
 use anyhow::{Context, Result, bail};
 use edgebus_bus::Role;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::process::umask;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -49,6 +50,8 @@ impl Node {
 /// Runs a node until `stop`. Returns when everything it started has ended.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     config.check()?;
+    // Inherited by the broker and all units: databases, keys and logs are their owner's alone.
+    umask(Mode::RWXG | Mode::RWXO);
     let paths = config.paths();
     private_dir(&config.data_dir)
         .with_context(|| format!("making the data folder {:?}", config.data_dir))?;
@@ -297,7 +300,19 @@ impl Warden {
                 tracing::warn!(?dir, %error, "tokens are left behind; they are void");
             }
         }
-        self.save();
+        let paths = &self.node.paths;
+        for file in [
+            &paths.bus_socket,
+            &paths.admin_socket,
+            &paths.app_socket,
+            &paths.state,
+        ] {
+            if let Err(error) = fs::remove_file(file)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(?file, %error, "is left behind");
+            }
+        }
     }
 }
 
@@ -337,14 +352,15 @@ fn lock(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// The run folder may be entered by all (workloads reach `app/`), its token folders by us only.
+/// The run folder is for us and our group, its token folders for us only. Workloads need not enter
+/// it: a pod that asks gets `app/` mounted.
 fn make_run_dir(config: &Config, paths: &Paths) -> Result<()> {
     let run = &config.run_dir;
     fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o755)
+        .mode(0o750)
         .create(run)
-        .and_then(|()| fs::set_permissions(run, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| fs::set_permissions(run, fs::Permissions::from_mode(0o750)))
         .with_context(|| format!("making the run folder {run:?}"))?;
     for dir in [&paths.clients, &paths.unit_clients] {
         private_dir(dir).with_context(|| format!("making {dir:?}"))?;

@@ -155,6 +155,52 @@ async fn a_node_starts_its_units_with_a_welcome_and_ends_them_all() {
 }
 
 #[tokio::test]
+async fn a_stopped_node_leaves_no_socket_and_what_it_made_is_its_owners() {
+    let mut gw = Gateway::new();
+    let script = EXE.replace(
+        "broker)",
+        "broker)\n    : > \"$5/bus.sock\"; : > \"$3.made\"",
+    );
+    write_script(&gw.config.exe, &script);
+    gw.start();
+    gw.up("edged").await;
+    let paths = gw.config.paths();
+    let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&gw.config.run_dir), 0o750);
+    assert_eq!(mode(&gw.config.data_dir), 0o700);
+    assert_eq!(mode(&paths.clients), 0o700);
+    assert_eq!(mode(&gw.config.data_dir.join("broker.made")), 0o600);
+    assert!(paths.bus_socket.exists() && paths.state.exists());
+    gw.stop().await;
+    for gone in [&paths.bus_socket, &paths.state, &paths.clients] {
+        assert!(!gone.exists(), "{gone:?} is left behind");
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_hangs_is_started_anew_and_units_go_on() {
+    let mut gw = Gateway::new();
+    let script = EXE.replace(
+        r#"    echo '{"tcp":"127.0.0.1:18830"}'"#,
+        r#"    echo '{"tcp":"127.0.0.1:18830","up":true,"again_ms":50}'
+    while :; do echo '{"up":true,"again_ms":50}'; sleep 0.02; done"#,
+    );
+    write_script(&gw.config.exe, &script);
+    gw.start();
+    let (broker, edged) = (gw.up("broker").await, gw.up("edged").await);
+    kill_process(Pid::from_raw(broker as i32).unwrap(), Signal::STOP).unwrap();
+    let state = gw
+        .until("started anew", |s| {
+            is(s, "broker", UnitStatus::Up) && s.units["broker"].pid != Some(broker)
+        })
+        .await;
+    assert!(!lives(broker));
+    assert_eq!(state.units["broker"].restarts, 1);
+    assert_eq!(state.units["edged"].pid, Some(edged));
+    gw.stop().await;
+}
+
+#[tokio::test]
 async fn whoever_is_killed_is_back_and_tokens_outlive_the_broker() {
     let mut gw = Gateway::new();
     gw.start();
