@@ -1,4 +1,6 @@
-//! When the engine has collected too much: an estimate of what rumqttd keeps and never frees.
+//! When the engine has collected too much: an estimate of what rumqttd keeps and never frees. It
+//! decides when to replace the engine; it bounds no resident memory, for what a replaced engine
+//! frees goes back to the allocator, which may keep it.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -14,11 +16,11 @@ pub(super) const SEGMENTS: usize = 3;
 /// What rumqttd counts for an entry besides its topic: 4 and the 8 bytes of our reference.
 pub(super) const ENTRY_COUNTED: usize = 12;
 
-/// Measured: what an entry of a log takes in memory, without its topic.
+/// Estimate: what an entry of a log takes in memory, without its topic.
 const ENTRY_BYTES: usize = 240;
-/// Measured: an empty log with its waiters, meters and index entries.
+/// Estimate: an empty log with its waiters, meters and index entries.
 const FILTER_BYTES: usize = 5 * 1024;
-/// Measured: a topic in the cache, without its text.
+/// Estimate: a topic in the cache, without its text.
 const TOPIC_BYTES: usize = 120;
 
 /// Bounds of one engine; passing one replaces it between two batches.
@@ -34,7 +36,8 @@ pub struct Limits {
     pub topics: usize,
     /// Filters that nobody holds any more, beyond as many as are in use.
     pub dead_filters: usize,
-    /// Estimated bytes in logs and caches, beyond what the filters in use take when empty.
+    /// Estimated bytes in logs and caches, beyond what the filters in use take when empty. Not a
+    /// bound of the process's memory.
     pub bytes: usize,
 }
 
