@@ -8,7 +8,7 @@ use bytes::Bytes;
 use edgebus_bus::payload::{Beat, Health, Up};
 use edgebus_bus::unit::Grant;
 use edgebus_bus::{Identity, Name, ROOT, Role, Topic};
-use edgebus_client::{Address, Bus, Change, ConnectOptions, Event, Message};
+use edgebus_client::{Address, Bus, Change, ConnectOptions, Event, Message, Mirror};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -188,8 +188,9 @@ async fn a_restarted_broker_is_listed_again_and_told_our_own_topics() {
     let filter = format!("{ROOT}/sys/+/health");
     let mut mirror = watcher.collection([filter]).await.unwrap().mirror();
     let topic = format!("{ROOT}/sys/modbus/health");
-    while !mirror.members().contains_key(&topic) {
-        soon(mirror.next()).await.unwrap().unwrap();
+    let mut listed = false;
+    while !listed || !mirror.members().contains_key(&topic) {
+        listed |= soon(mirror.next()).await.unwrap().unwrap() == Change::Synced;
     }
     unit.set_health(Up::Degraded, Some("half".into()))
         .await
@@ -199,20 +200,16 @@ async fn a_restarted_broker_is_listed_again_and_told_our_own_topics() {
     let late = watcher.post(app("late", "x")).await.unwrap();
     broker.restart();
     soon(late.acknowledged()).await.unwrap();
-    let mut synced = 0;
-    let mut state = None;
-    while synced < 2 || state != Some(Up::Degraded) {
-        match soon(mirror.next()).await.unwrap().unwrap() {
-            Change::Synced => synced += 1,
-            Change::Set { payload, .. } => {
-                let health: Health = serde_json::from_slice(&payload).unwrap();
-                state = Some(health.state);
-            }
-            Change::Gone { .. } => state = None,
-        }
-        if state == Some(Up::Degraded) && mirror.members().contains_key(&topic) && synced >= 1 {
-            break;
-        }
+    // The unit may be back before or after the list: what counts is both.
+    let degraded = |mirror: &Mirror| {
+        mirror.members().get(&topic).is_some_and(|payload| {
+            let health: Health = serde_json::from_slice(payload).unwrap();
+            health.state == Up::Degraded
+        })
+    };
+    let mut listed = false;
+    while !listed || !degraded(&mirror) {
+        listed |= soon(mirror.next()).await.unwrap().unwrap() == Change::Synced;
     }
     unit.close().await;
     let found = watcher.snapshot([topic.clone()], PATIENCE).await.unwrap();
