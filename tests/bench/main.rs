@@ -4,7 +4,13 @@
 //! ```text
 //! bench [--only NAME]     memory, latency, recovery, join, publish, sizes
 //! ```
-//! EDGEBUS_BIN names the executable to measure: one of the `dist` profile for memory and sizes.
+//! EDGEBUS_BIN names the executable to measure, EDGEBUS_EDGE_BIN another one for the node. For memory and sizes:
+//!
+//! ```text
+//! cargo build --profile dist
+//! cargo build --profile dist --no-default-features --features edge --target-dir target/edge
+//! EDGEBUS_BIN=target/dist/edgebus EDGEBUS_EDGE_BIN=target/edge/dist/edgebus bench --only memory
+//! ```
 
 mod latency;
 mod memory;
@@ -67,12 +73,16 @@ const ALL: &[(&str, Measure)] = &[
 ];
 
 fn sizes() -> Vec<Row> {
-    let exe = edgebus_tests::run::edgebus();
-    let bytes = std::fs::metadata(&exe).map_or(0, |m| m.len());
-    vec![row(
-        "the one executable, edge and cloud",
-        format!("{:.1} MB", bytes as f64 / 1e6),
-    )]
+    use edgebus_tests::run::{edge_edgebus, edgebus};
+    [
+        ("the one executable, edge and cloud", edgebus()),
+        ("the executable of the node", edge_edgebus()),
+    ]
+    .map(|(what, exe)| {
+        let bytes = std::fs::metadata(&exe).map_or(0, |m| m.len());
+        row(what, format!("{:.1} MB", bytes as f64 / 1e6))
+    })
+    .into()
 }
 
 fn machine() -> String {

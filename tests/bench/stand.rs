@@ -5,7 +5,7 @@
 
 use crate::proxy::Proxy;
 use edgebus_tests::api::Kube;
-use edgebus_tests::run::{Proc, edgebus};
+use edgebus_tests::run::{Proc, edge_edgebus, edgebus};
 use edgebus_tests::{Cloud, Node, eventually};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,19 +25,19 @@ pub struct Stand {
     bridge_exe: PathBuf,
 }
 
-/// A copy of the executable: another file, hence pages of its own.
-fn copy(dir: &Path, name: &str) -> PathBuf {
+/// A copy of an executable: another file, hence pages of its own.
+fn copy(exe: &Path, dir: &Path, name: &str) -> PathBuf {
     let folder = dir.join(name);
     std::fs::create_dir_all(&folder).expect("a folder for a copy");
     let copy = folder.join("edgebus");
-    std::fs::copy(edgebus(), &copy).expect("the executable can be copied");
+    std::fs::copy(exe, &copy).expect("the executable can be copied");
     copy
 }
 
 /// A node that is not started yet, with the Modbus mapper alone.
 fn fresh(dir: &Path, name: &str) -> Node {
     let node = Node::new(dir, name);
-    let exe = copy(dir, &format!("{name}-bin"));
+    let exe = copy(&edge_edgebus(), dir, &format!("{name}-bin"));
     for mapper in ["modbus", "virtual"] {
         std::fs::remove_file(node.mappers_dir().join(mapper)).expect("the link is there");
     }
@@ -50,7 +50,7 @@ impl Stand {
     /// Control plane alone; see [`join`](Self::join) and [`begin`](Self::begin).
     pub fn cloud() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let bridge_exe = copy(dir.path(), "bridge-bin");
+        let bridge_exe = copy(&edgebus(), dir.path(), "bridge-bin");
         let mut cloud = Cloud::start(dir.path());
         cloud.cut();
         let kube = Kube::new(&cloud);

@@ -56,6 +56,11 @@ pub fn edgebus() -> PathBuf {
     }
 }
 
+/// The executable of nodes: EDGEBUS_EDGE_BIN, one with the feature `edge` alone as on a gateway, else the same.
+pub fn edge_edgebus() -> PathBuf {
+    std::env::var_os("EDGEBUS_EDGE_BIN").map_or_else(edgebus, PathBuf::from)
+}
+
 /// A program of the tests' Python environment, else of the path.
 pub fn tool(name: &str) -> PathBuf {
     let venv = std::env::var_os("EDGEBUS_TEST_VENV").map(PathBuf::from);

@@ -4,6 +4,7 @@
 use edgebus_tests::field::{Modbus, Sub, mosquitto_pub};
 use edgebus_tests::run::here;
 use edgebus_tests::{Cloud, Node, eventually};
+use serde_json::Value;
 use std::io::Write;
 use std::net::TcpStream;
 
@@ -148,6 +149,23 @@ fn garbage_on_every_topic_is_answered_and_hurts_nobody() {
     );
     said.expect("an answer to a broken set", |t, p| {
         t.ends_with("/set/done") && p.contains("\"ok\":false")
+    });
+    // What is wrong is said in JSON's words, with its place and what it is.
+    let set = "edge/v1/twin/default/nobody/set";
+    let wrong = r#"{"id":"w1","props":{"speed":1},"if_gen":{"store":"s","n":"3"}}"#;
+    mosquitto_pub(&node, "app", &["-q", "1", "-t", set, "-m", wrong]);
+    said.expect("the place of a wrong field of a set", |t, p| {
+        let said: Value = serde_json::from_str(p).unwrap_or_default();
+        t.ends_with("/set/done")
+            && said
+                .to_string()
+                .contains("if_gen.n should be a whole number")
+            && said.to_string().contains("is the text")
+    });
+    let wrong = r#"{"event_id":"e","twin":{"t":5}}"#;
+    mosquitto_pub(&node, "app", &["-q", "1", "-t", hw, "-m", wrong]);
+    results.expect("the place of a wrong field of an update", |t, p| {
+        t.ends_with("/result") && p.contains("twin.t should be an object")
     });
     for topic in [
         "edge/v1/twin/default/nobody/call",
