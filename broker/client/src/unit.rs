@@ -9,8 +9,10 @@ use crate::options::ConnectOptions;
 use anyhow::{Context, Result, anyhow, bail};
 use edgebus_bus::Role;
 use edgebus_bus::unit::{EXIT_CONFIG, Welcome};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -103,12 +105,25 @@ async fn tell_parent(bus: Bus) {
     loop {
         ticks.tick().await;
         let mut out = std::io::stdout().lock();
+        if !takes_more(&out) {
+            continue;
+        }
         let said = writeln!(out, r#"{{"up":true,"again_ms":{}}}"#, ALIVE.as_millis());
         // Nobody listens when it runs by hand into a closed pipe; that is no reason to end.
         if said.and_then(|()| out.flush()).is_err() {
             return;
         }
     }
+}
+
+/// Whether a line can be written there at once. A parent that is stopped reads nothing, and must not stop us too.
+fn takes_more(out: impl AsFd) -> bool {
+    let mut ready = [PollFd::new(&out, PollFlags::OUT)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut ready, Some(&at_once)).is_ok_and(|n| n > 0)
 }
 
 /// Reads standard input on a thread of its own: tokio's would keep the process from ending while
@@ -214,4 +229,26 @@ pub fn stop_on_signals(stop: CancellationToken) -> Result<()> {
         stop.cancel();
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_that_reads_nothing_is_not_waited_for() {
+        let (mut parent, out) = std::io::pipe().unwrap();
+        assert!(takes_more(&out));
+        let line = [b'x'; 1024];
+        let mut written = 0;
+        while takes_more(&out) {
+            written += (&out).write(&line).unwrap();
+            assert!(written < 64 << 20, "no pipe is that large");
+        }
+        let mut read = vec![0; written];
+        parent.read_exact(&mut read).unwrap();
+        assert!(takes_more(&out));
+        drop(parent);
+        assert!(takes_more(&out), "the write then says that nobody is there");
+    }
 }

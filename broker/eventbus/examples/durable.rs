@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::{Bytes, BytesMut};
+use edgebus_bus::{Name, Topic};
 use edgebus_eventbus::codec::{
     self, Connect, Packet, Properties, Publish, QoS, ReasonCode, Version,
 };
@@ -13,6 +14,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const ON_THEIR_WAY: usize = 32;
+
+fn topic(client: usize, n: usize) -> anyhow::Result<String> {
+    let topic = Topic::Obj {
+        kind: Name::new("device")?,
+        ns: "bench".parse()?,
+        name: Name::new(format!("c{client}-{n}"))?,
+    };
+    Ok(topic.to_string())
+}
 
 async fn next(stream: &mut TcpStream, buffer: &mut BytesMut) -> anyhow::Result<Packet> {
     loop {
@@ -63,7 +73,7 @@ async fn publish(
             let packet = Packet::Publish(Publish {
                 qos: QoS::AtLeastOnce,
                 retain: true,
-                topic: format!("edge/v1/obj/device/bench/c{client}-{}", sent % 100),
+                topic: topic(client, sent % 100)?,
                 packet_id: u16::try_from(sent % 60_000 + 1)?,
                 payload: Bytes::from(vec![b'x'; 200]),
                 ..Publish::default()

@@ -3,12 +3,14 @@
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use edgebus_bus::unit::Grant;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -91,6 +93,9 @@ pub async fn broker_main(args: Args) -> anyhow::Result<()> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            if !takes_more(io::stdout()) {
+                continue;
+            }
             // Nobody listens when it runs by hand into a closed pipe; that is no reason to end.
             if tell_parent(&alive).is_err() {
                 return;
@@ -101,6 +106,16 @@ pub async fn broker_main(args: Args) -> anyhow::Result<()> {
     speaking.abort();
     drop(lock);
     result
+}
+
+/// Whether a line can be written there at once. A parent that is stopped reads nothing, and must not stop us too.
+fn takes_more(out: impl AsFd) -> bool {
+    let mut ready = [PollFd::new(&out, PollFlags::OUT)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut ready, Some(&at_once)).is_ok_and(|n| n > 0)
 }
 
 fn tell_parent(what: &serde_json::Value) -> io::Result<()> {
